@@ -1,0 +1,187 @@
+"""What people ask of the fleet, and what they are told: campaigns and their reports."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import List, Optional
+
+from tailfleet_schema.errors import InputError
+from tailfleet_schema.job import Failure
+
+METHODS = ("topk", "pomt", "tome")
+"""Reducing methods that can be planned."""
+
+PLANNERS = ("optimal", "pomt-rule")
+"""``optimal``: exact search over one or more reducing blocks. ``pomt-rule``: the published one-block rule."""
+
+
+class CampaignState(Enum):
+    """Where a campaign stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a plan is to achieve.
+
+    With ``max_accuracy_drop`` (percentage points of top-1): the fastest schedule that loses no more. With
+    a latency budget, as a share of dense or in nanoseconds: the schedule within it that loses least. With
+    both: the fastest within both for models that have labelled images; models without are planned by the
+    latency budget alone. With ``utility_alpha`` = α: argmax of α·(1 − L/L_dense) + (1 − α)·A/A_dense.
+    """
+
+    max_accuracy_drop: Optional[float] = None
+    latency_share: Optional[float] = None
+    latency_ns: Optional[int] = None
+    utility_alpha: Optional[float] = None
+
+    def __post_init__(self) -> None:
+        if self.max_accuracy_drop is not None and not 0 <= self.max_accuracy_drop <= 100:
+            raise InputError("max_accuracy_drop must lie between 0 and 100 percentage points")
+        if self.latency_share is not None and not 0 < self.latency_share <= 1:
+            raise InputError("a latency budget as a share of dense must lie above 0 and be at most 1")
+        if self.latency_ns is not None and self.latency_ns <= 0:
+            raise InputError("a latency budget must be positive")
+        if self.latency_share is not None and self.latency_ns is not None:
+            raise InputError("give one latency budget: a share of dense or a time")
+        if self.utility_alpha is not None and not 0 <= self.utility_alpha <= 1:
+            raise InputError("alpha must lie between 0 and 1")
+        chosen = [self.max_accuracy_drop, self.latency_share, self.latency_ns, self.utility_alpha]
+        if all(value is None for value in chosen):
+            raise InputError("an objective needs an accuracy drop, a latency budget, or a utility")
+        if self.utility_alpha is not None and any(value is not None for value in chosen[:3]):
+            raise InputError("a utility stands alone: it already weighs latency against accuracy")
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """How curves are measured."""
+
+    counts: str = "auto"
+    """``all``: every count from 2 to N; ``auto``: all on virtual boards, a grid on physical ones; or a
+    comma-separated list."""
+    rounds: int = 3
+    calls: int = 3
+    fresh: bool = False
+    """Measure again even where a fitting curve is stored."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rounds <= 1000 or not 1 <= self.calls <= 10000:
+            raise InputError("rounds must lie between 1 and 1000, calls between 1 and 10000")
+        if self.counts not in ("all", "auto"):
+            parts = self.counts.split(",")
+            if not all(part.strip().isdigit() and int(part) >= 1 for part in parts):
+                raise InputError("counts must be all, auto, or token counts separated by commas, not {!r}".format(
+                    self.counts))
+
+
+@dataclass(frozen=True)
+class CampaignRequest:
+    """A campaign: boards × models, measured, and, where an objective is given, planned and verified."""
+
+    models: List[str]
+    boards: List[str]
+    methods: List[str] = field(default_factory=lambda: list(METHODS))
+    planners: List[str] = field(default_factory=lambda: ["optimal"])
+    objective: Optional[Objective] = None
+    """None: a sweep alone; nothing is planned."""
+    sweep: SweepSettings = field(default_factory=SweepSettings)
+    batch: int = 1
+    dtype: str = "fp32"
+
+    def __post_init__(self) -> None:
+        for name, values, known in (("methods", self.methods, METHODS), ("planners", self.planners, PLANNERS)):
+            for value in values:
+                if value not in known:
+                    raise InputError("unknown name in {}: {!r}; known: {}".format(name, value, ", ".join(known)))
+        for name in ("models", "boards", "methods", "planners"):
+            values = getattr(self, name)
+            if not values:
+                raise InputError("{} is empty".format(name))
+            if len(set(values)) != len(values):
+                raise InputError("{} names something twice".format(name))
+        if self.batch < 1:
+            raise InputError("batch must be at least 1")
+
+
+@dataclass(frozen=True)
+class StepStatus:
+    """Progress of one board × model within a campaign."""
+
+    board: str
+    model: str
+    phase: str
+    """waiting, sweep, profile, plan, verify, done, failed, or cancelled"""
+    done: int
+    total: int
+    """Units of the phase's job, done and in all; 0 of 0 where it has none."""
+    note: str = ""
+    """For instance that a stored curve was reused, or why it failed."""
+
+
+@dataclass(frozen=True)
+class CampaignStatus:
+    """Progress of a campaign."""
+
+    id: str
+    state: CampaignState
+    created_at: str
+    steps: List[StepStatus]
+    finished_at: Optional[str] = None
+    failure: Optional[Failure] = None
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """One planned board × model × method, verified on the board. Times in ns on *quiet*; None: not known."""
+
+    board: str
+    board_kind: str
+    """``physical`` or ``virtual``; a virtual board's latencies are modelled."""
+    model: str
+    planner: str
+    method: str
+    schedule_digest: Optional[str]
+    """None: do not prune."""
+    keep: Optional[List[int]]
+    dense_ns: Optional[float]
+    predicted_ns: Optional[float]
+    predicted_low_ns: Optional[float]
+    predicted_high_ns: Optional[float]
+    measured_ns: Optional[float]
+    measured_low_ns: Optional[float]
+    measured_high_ns: Optional[float]
+    speedup: Optional[float]
+    """Measured dense over measured pruned, of the same interleaved rounds."""
+    top1_dense: Optional[float]
+    """Percent of evaluation images; None where the model has no labelled images."""
+    top1_pruned: Optional[float]
+    top1_computed_on: Optional[str]
+    """``board`` or ``host``; None where there is no top-1."""
+    recommended: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class CampaignReport:
+    """All rows of a campaign."""
+
+    campaign: str
+    rows: List[ReportRow]
+
+
+@dataclass(frozen=True)
+class BoardStatus:
+    """A board as ``tailfleet board list`` shows it."""
+
+    name: str
+    kind: str
+    virtual_profile: Optional[str]
+    enrolled_at: Optional[str]
+    last_seen_at: Optional[str]
+    online: bool
+    facts_json: str
+    """The board's facts as JSON text, as it last told them."""

@@ -1,0 +1,81 @@
+"""The one exception tree of tailfleet.
+
+::
+
+    TailfleetError                 one sentence, who must act, and the command that mends it
+     ├─ InputError                 the author of a request gave something that cannot be meant
+     │   ├─ DecodeError            … in JSON; names the path, "job.schedule.keep[3]"
+     │   └─ ScheduleError          … a schedule that its model or method cannot follow
+     ├─ ConfigurationError         this installation lacks something or contradicts itself
+     ├─ LabError                   a board or its surroundings: unreachable, out of memory, no sensor
+     └─ InternalError              a bug in tailfleet
+
+Each class says who must act (:class:`Blame`), so that a failure that travels over the wire keeps it.
+"""
+
+from enum import Enum
+from typing import Optional
+
+
+class Blame(Enum):
+    """Who must act for a failure to go away."""
+
+    AUTHOR = "author"
+    """The one who asked for the job: the request itself is wrong."""
+    LAB = "lab"
+    """The one who keeps the board: power, memory, network, drivers."""
+    CONFIGURATION = "configuration"
+    """The one who installed tailfleet: a package or a setting is missing."""
+    BUG = "bug"
+    """The developers of tailfleet."""
+
+
+class TailfleetError(Exception):
+    """Something tailfleet can say in one sentence.
+
+    ``sentence`` is for people; ``mend`` is the command or act that helps, where one is known.
+    """
+
+    blame = Blame.BUG
+
+    def __init__(self, sentence: str, mend: Optional[str] = None) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.mend = mend
+
+
+class InputError(TailfleetError):
+    """What was asked for cannot be meant."""
+
+    blame = Blame.AUTHOR
+
+
+class DecodeError(InputError):
+    """JSON that is not what was expected; ``path`` says where, in the form ``job.schedule.keep[3]``."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__("{}: {}".format(path, problem) if path else problem)
+        self.path = path
+        self.problem = problem
+
+
+class ScheduleError(InputError):
+    """A schedule that its model or its method cannot follow."""
+
+
+class ConfigurationError(TailfleetError):
+    """This installation lacks something or contradicts itself."""
+
+    blame = Blame.CONFIGURATION
+
+
+class LabError(TailfleetError):
+    """A board, or what surrounds it, is not as it must be."""
+
+    blame = Blame.LAB
+
+
+class InternalError(TailfleetError):
+    """A bug in tailfleet."""
+
+    blame = Blame.BUG

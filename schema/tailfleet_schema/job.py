@@ -1,0 +1,116 @@
+"""Jobs: what a board is asked to do, the states a job passes through, and the one table of legal moves."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Dict, FrozenSet, List, Optional
+
+from tailfleet_schema.curve import Part, Unit, UnitKey
+from tailfleet_schema.errors import Blame, InputError
+from tailfleet_schema.schedule import Schedule
+from tailfleet_schema.workload import DatasetSpec, Workload
+
+
+class JobKind(Enum):
+    """What a job is for; the worker runs each the same way: units × rounds → results."""
+
+    SWEEP = "sweep"
+    """Time the curve and the parts of a workload on a board."""
+    VERIFY = "verify"
+    """Time and judge schedules on a board, the dense model among them."""
+    PROFILE = "profile"
+    """Judge what reducing at a single block loses; run on the coordinator's side, never leased to a board."""
+
+
+class JobState(Enum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    LEASED = "leased"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+MOVES = {
+    JobState.QUEUED: frozenset([JobState.LEASED, JobState.CANCELLED]),
+    JobState.LEASED: frozenset([JobState.QUEUED, JobState.DONE, JobState.FAILED, JobState.CANCELLED]),
+    JobState.DONE: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}  # type: Dict[JobState, FrozenSet[JobState]]
+"""The only legal moves. LEASED → QUEUED: the lease expired or the child was interrupted; it is given again."""
+
+ENDED = frozenset(state for state, following in MOVES.items() if not following)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job did not succeed, and who must act."""
+
+    sentence: str
+    blame: Blame
+    detail: str = ""
+    """Last lines of the child's log, or a traceback; for the curious."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A ``UnitKey`` on the wire."""
+
+    part: Part
+    label: str
+    block: int
+    tokens: int
+    kept: int
+    round: int
+
+    def as_tuple(self) -> UnitKey:
+        """The same as a tuple that can be a member of a set."""
+        return UnitKey(self.part.value, self.label, self.block, self.tokens, self.kept, self.round)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One order to the measured child: every unit in every round, except what is already known."""
+
+    id: str
+    kind: JobKind
+    workload: Workload
+    units: List[Unit]
+    rounds: int
+    calls: int
+    """Timed calls of a unit in a round."""
+    seed: int
+    """Decides random weights, random inputs, and the order of units in each round."""
+    schedules: List[Schedule] = field(default_factory=list)
+    """Those that units name by digest."""
+    dataset: Optional[DatasetSpec] = None
+    images: Optional[int] = None
+    """Judge on the first so many images of the split; None: on all."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.calls < 1:
+            raise InputError("rounds and calls must be at least 1")
+        if not self.units:
+            raise InputError("a job needs at least one unit")
+        if len(set(self.units_keys(0))) != len(self.units):
+            raise InputError("units repeat")
+        known = {schedule.digest for schedule in self.schedules}
+        judged = False
+        for unit in self.units:
+            if unit.part in (Part.SCHEDULE, Part.ACCURACY) and unit.label not in known:
+                raise InputError("a unit names the schedule {}, which the job does not carry".format(unit.label[:12]))
+            judged = judged or unit.part in (Part.ACCURACY, Part.LOSS, Part.INPUT)
+        if judged and self.dataset is None:
+            raise InputError("the job judges predictions, but carries no dataset")
+        for schedule in self.schedules:
+            schedule.check_fits(self.workload.model.name, self.workload.model.geometry)
+
+    def units_keys(self, round_number: int) -> List[UnitKey]:
+        """Keys of all units in one round."""
+        return [unit.key(round_number) for unit in self.units]
+
+    def keys(self) -> List[UnitKey]:
+        """Every key that a complete job has: timed units once a round, judged units in round 0 alone."""
+        return [unit.key(r) for r in range(self.rounds) for unit in self.units
+                if r == 0 or unit.part not in (Part.ACCURACY, Part.LOSS, Part.INPUT)]

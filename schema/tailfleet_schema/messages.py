@@ -1,0 +1,165 @@
+"""The bodies of the board's requests and of the coordinator's replies, one dataclass each.
+
+::
+
+    POST /v1/enroll                    EnrolRequest → EnrolReply       (enrolment token in the body)
+    POST /v1/lease                     LeaseRequest → LeaseReply       (board token; waits up to wait_seconds)
+    POST /v1/jobs/{id}/results         ResultsUpload → ResultsReply    (also renews the lease)
+    POST /v1/jobs/{id}/heartbeat       HeartbeatRequest → HeartbeatReply
+    POST /v1/jobs/{id}/finish          FinishRequest → FinishReply
+    GET  /v1/artifacts/{sha256}        bytes
+    GET  /v1/agent.pyz                 bytes, for anyone: it holds nothing secret
+
+Every refusal is an ``ErrorReply`` with a 4xx status. 401: who are you; 403: not you; 404: no such thing;
+409: the lease is no longer yours (drop the job, ask for the next); 413: too large; 422: bad input.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import List, Optional
+
+from tailfleet_schema.board import BoardFacts, Telemetry
+from tailfleet_schema.curve import UnitResult
+from tailfleet_schema.errors import Blame
+from tailfleet_schema.job import Failure, Job, Key
+from tailfleet_schema.version import PROTOCOL
+
+
+@dataclass(frozen=True)
+class ErrorReply:
+    """The one shape of every refusal."""
+
+    error: str
+    """One sentence."""
+    blame: Blame
+    mend: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class EnrolRequest:
+    """An agent presents the single-use token that ``tailfleet board enroll`` printed."""
+
+    token: str
+    facts: BoardFacts
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True)
+class EnrolReply:
+    """The board's name and its own token, shown this once."""
+
+    board: str
+    board_token: str
+
+
+@dataclass(frozen=True)
+class LeaseRequest:
+    """An agent that has delivered everything asks for work; whatever it held before, it no longer runs."""
+
+    facts: BoardFacts
+    wait_seconds: float = 20.0
+    telemetry: Optional[Telemetry] = None
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A job given to a board. Only the holder of ``attempt`` may speak for the job."""
+
+    job: Job
+    attempt: int
+    lease_seconds: float
+    """It expires this long after the last upload or heartbeat, by the database's clock."""
+    known: List[Key]
+    """Keys whose results are stored already: not to be measured again."""
+
+
+@dataclass(frozen=True)
+class LeaseReply:
+    """Work, or none for now."""
+
+    lease: Optional[Lease] = None
+
+
+@dataclass(frozen=True)
+class ResultsUpload:
+    """Results measured so far; sending one twice does no harm."""
+
+    attempt: int
+    results: List[UnitResult]
+
+
+@dataclass(frozen=True)
+class ResultsReply:
+    """``stored`` counts the new ones; ``cancel`` asks the agent to stop within one unit."""
+
+    stored: int
+    cancel: bool = False
+
+
+@dataclass(frozen=True)
+class HeartbeatRequest:
+    """The holder lives."""
+
+    attempt: int
+
+
+@dataclass(frozen=True)
+class HeartbeatReply:
+    """``cancel`` asks the agent to stop within one unit."""
+
+    cancel: bool = False
+
+
+class Outcome(Enum):
+    """How a run of the measured child ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """The child died or was stopped from outside; the rest may be given again."""
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class FinishRequest:
+    """The holder is through with the job."""
+
+    attempt: int
+    outcome: Outcome
+    failure: Optional[Failure] = None
+    log: str = ""
+    """Last part of what the child printed."""
+
+
+@dataclass(frozen=True)
+class FinishReply:
+    """The state the job is in now."""
+
+    state: str
+    missing: int = 0
+    """Keys that still have no result: a job cannot be done while any is missing."""
+
+
+@dataclass(frozen=True)
+class WorkerOrder:
+    """One line of JSON on the measured child's standard input; see ``tailfleet_agent.worker``."""
+
+    job: Job
+    known: List[Key] = field(default_factory=list)
+    artifacts: str = ""
+    """Folder that holds artifacts, each named by its sha256."""
+    virtual_profile: Optional[str] = None
+    handshake: bool = False
+    """Wait for a line (``go`` or ``stop``) on standard input after each result."""
+
+
+@dataclass(frozen=True)
+class WorkerEvent:
+    """One line of JSON on the measured child's standard output; exactly one of the fields is set."""
+
+    result: Optional[UnitResult] = None
+    done: bool = False
+    failure: Optional[Failure] = None
+    note: Optional[str] = None
+    """Progress in words: loading, warming up."""

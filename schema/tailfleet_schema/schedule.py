@@ -1,0 +1,129 @@
+"""Schedules: which method leaves how many tokens after each block. Parsing, checking, and arithmetic.
+
+One meaning of *keep*: ``keep[l] = n`` says that ``n`` tokens leave block ``l``, prefix tokens and any pooled
+token included. Every method obeys it exactly, so methods are compared at equal token counts.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+from tailfleet_schema import codec
+from tailfleet_schema.errors import ScheduleError
+from tailfleet_schema.workload import Geometry
+
+MID = "mid"
+"""Reduction between the attention residual and the MLP of a block: its MLP already sees fewer tokens."""
+AFTER = "after"
+"""Reduction between blocks."""
+
+PLACEMENT = {"dense": MID, "topk": MID, "pomt": MID, "tome": MID}
+"""Where in a block each known method reduces."""
+
+
+def smallest_reachable(method: str, tokens: int, prefix: int) -> int:
+    """The fewest tokens that ``method`` can leave, in one block, of ``tokens`` (prefix included).
+
+    ``topk`` keeps at least one patch; ``pomt`` one patch and the pooled token; ``tome`` merges at most half
+    of the unprotected tokens. Raises ``ScheduleError`` for an unknown method.
+    """
+    if method not in PLACEMENT:
+        raise ScheduleError("unknown method {!r}; known: {}".format(method, ", ".join(sorted(PLACEMENT))))
+    if method == "dense":
+        return tokens
+    if method == "tome":
+        return tokens - max(0, tokens - prefix) // 2
+    return min(tokens, prefix + (2 if method == "pomt" else 1))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a reduced model does: ``method`` leaves ``keep[l]`` tokens after block ``l``."""
+
+    method: str
+    model: str
+    """Name of the model it was made for."""
+    tokens: int
+    """Tokens entering block 0, prefix included."""
+    prefix: int
+    keep: List[int]
+    restore_before: Optional[int] = None
+    """Block before which all dropped tokens are put back (last-layer fusion); None: never."""
+    parameters: Dict[str, Any] = field(default_factory=dict)
+    """Further settings of the method: plain JSON values."""
+
+    def __post_init__(self) -> None:
+        if self.method not in PLACEMENT:
+            known = ", ".join(sorted(PLACEMENT))
+            raise ScheduleError("unknown method {!r}; known: {}".format(self.method, known))
+        if not self.keep:
+            raise ScheduleError("keep is empty: one count for each block is needed")
+        if not 0 <= self.prefix < self.tokens:
+            raise ScheduleError("prefix must be at least 0 and below tokens")
+        if self.restore_before is not None:
+            raise ScheduleError("restore_before is not known to method {!r}".format(self.method))
+        arriving = self.tokens
+        for block, kept in enumerate(self.keep):
+            if kept > arriving:
+                raise ScheduleError("keep[{}] = {}, but only {} tokens arrive".format(block, kept, arriving))
+            least = smallest_reachable(self.method, arriving, self.prefix)
+            if kept < least:
+                raise ScheduleError("keep[{}] = {}, but {} can leave no fewer than {} of {} tokens in one block".format(
+                    block, kept, self.method, least, arriving))
+            arriving = kept
+
+    @property
+    def entering(self) -> List[int]:
+        """Tokens that enter each block."""
+        return [self.tokens] + self.keep[:-1]
+
+    @property
+    def reducing_blocks(self) -> List[int]:
+        """Blocks that leave fewer tokens than enter them."""
+        return [block for block, (n, m) in enumerate(zip(self.entering, self.keep)) if m < n]
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it reduces nothing."""
+        return not self.reducing_blocks
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the canonical JSON: the schedule's content address."""
+        return hashlib.sha256(codec.dumps(self).encode("utf-8")).hexdigest()
+
+    def check_fits(self, model: str, geometry: Geometry) -> None:
+        """Raise ``ScheduleError`` unless it was made for this model, depth and token count."""
+        if self.model != model:
+            raise ScheduleError("the schedule was made for model {!r}, not for {!r}".format(self.model, model))
+        if len(self.keep) != geometry.depth:
+            raise ScheduleError("the schedule has {} blocks, model {!r} has {}".format(
+                len(self.keep), model, geometry.depth))
+        if (self.tokens, self.prefix) != (geometry.tokens, geometry.prefix):
+            raise ScheduleError("the schedule expects {} tokens with {} prefix tokens, model {!r} has {} with {}".format(
+                self.tokens, self.prefix, model, geometry.tokens, geometry.prefix))
+
+
+def dense(model: str, geometry: Geometry) -> Schedule:
+    """The schedule that reduces nothing."""
+    return Schedule("dense", model, geometry.tokens, geometry.prefix, [geometry.tokens] * geometry.depth)
+
+
+def block_flops(dim: int, mlp_dim: int, tokens: int, mlp_tokens: int) -> int:
+    """Multiply-adds of one block: 4NC² + 2N²C for attention, 2N′CM for the MLP on ``mlp_tokens`` = N′."""
+    attention = 4 * tokens * dim * dim + 2 * tokens * tokens * dim
+    return attention + 2 * mlp_tokens * dim * mlp_dim
+
+
+def flops_per_block(schedule: Schedule, geometry: Geometry) -> List[int]:
+    """Multiply-adds of each block under ``schedule``, for one image; scoring and reduction are left out."""
+    mid = PLACEMENT[schedule.method] == MID
+    return [block_flops(geometry.dim, geometry.mlp_dim, n, m if mid else n)
+            for n, m in zip(schedule.entering, schedule.keep)]
+
+
+def flops(schedule: Schedule, geometry: Geometry) -> int:
+    """Multiply-adds of the whole model for one image: blocks, patch embedding and classification head."""
+    patches = geometry.tokens - geometry.prefix
+    embed = patches * geometry.channels * geometry.patch_size ** 2 * geometry.dim
+    return sum(flops_per_block(schedule, geometry)) + embed + geometry.dim * geometry.classes

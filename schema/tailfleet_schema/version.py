@@ -1,0 +1,6 @@
+"""The release and the number of the protocol that boards and coordinator speak."""
+
+__version__ = "0.1.0"
+
+PROTOCOL = 1
+"""Raised when a message changes its meaning; a coordinator refuses an agent of another protocol."""

@@ -22,7 +22,7 @@ T = TypeVar("T")
 INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
 
-_HINTS = {}  # type: Dict[type, Dict[str, Any]]
+_HINTS: Dict[type, Dict[str, Any]] = {}
 
 
 def dumps(value: Any) -> str:
@@ -166,7 +166,7 @@ def _generic(kind: Any) -> Tuple[Any, Tuple[Any, ...]]:
     """The plain container behind ``List[int]`` and its arguments; Python 3.6 calls it ``typing.List``."""
     outer = getattr(kind, "__origin__", None)
     arguments = getattr(kind, "__args__", None) or ()
-    plain = {List: list, Dict: dict}  # type: Dict[Any, Any]
+    plain: Dict[Any, Any] = {List: list, Dict: dict}
     try:
         return plain.get(outer, outer), arguments
     except TypeError:

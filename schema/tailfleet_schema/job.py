@@ -31,13 +31,13 @@ class JobState(Enum):
     CANCELLED = "cancelled"
 
 
-MOVES = {
+MOVES: Dict[JobState, FrozenSet[JobState]] = {
     JobState.QUEUED: frozenset([JobState.LEASED, JobState.CANCELLED]),
     JobState.LEASED: frozenset([JobState.QUEUED, JobState.DONE, JobState.FAILED, JobState.CANCELLED]),
     JobState.DONE: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
-}  # type: Dict[JobState, FrozenSet[JobState]]
+}
 """The only legal moves. LEASED → QUEUED: the lease expired or the child was interrupted; it is given again."""
 
 ENDED = frozenset(state for state, following in MOVES.items() if not following)

@@ -75,7 +75,7 @@ class Schedule:
     @property
     def entering(self) -> List[int]:
         """Tokens that enter each block."""
-        return [self.tokens] + self.keep[:-1]
+        return [self.tokens, *self.keep[:-1]]
 
     @property
     def reducing_blocks(self) -> List[int]:
@@ -100,7 +100,7 @@ class Schedule:
             raise ScheduleError("the schedule has {} blocks, model {!r} has {}".format(
                 len(self.keep), model, geometry.depth))
         if (self.tokens, self.prefix) != (geometry.tokens, geometry.prefix):
-            raise ScheduleError("the schedule expects {} tokens with {} prefix tokens, model {!r} has {} with {}".format(
+            raise ScheduleError("the schedule expects {} tokens, {} of them prefix; model {!r} has {} and {}".format(
                 self.tokens, self.prefix, model, geometry.tokens, geometry.prefix))
 
 

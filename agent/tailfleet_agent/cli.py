@@ -1,0 +1,129 @@
+"""The agent's command line: ``enroll``, ``run``, ``worker``; also what the zipapp starts.
+
+One sentence, the cause and the mend on every failure; exit 1 for failures, 2 for usage.
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any, List, Optional
+
+from tailfleet_agent import config as config_room
+from tailfleet_agent import probes
+from tailfleet_agent.client import Client
+from tailfleet_agent.config import Config
+from tailfleet_agent.loop import Agent
+from tailfleet_agent.runner import worker_command
+from tailfleet_schema import __version__
+from tailfleet_schema.board import BoardFacts, BoardKind
+from tailfleet_schema.errors import TailfleetError
+from tailfleet_schema.messages import EnrolRequest
+
+FACTS_SECONDS = 300.0
+"""Importing torch takes most of a minute on a Nano's SD card."""
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run the command line; the exit status."""
+    if arguments is None:
+        arguments = sys.argv[1:]
+    if arguments[:1] == ["worker"]:
+        from tailfleet_agent.worker import protocol
+
+        return protocol.main(arguments[1:])
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        if options.command == "enroll":
+            return enroll(options)
+        return run(options)
+    except TailfleetError as error:
+        if options.debug:
+            raise
+        print("tailfleet-agent: {}".format(error.sentence), file=sys.stderr)
+        if error.mend:
+            print("  mend: {}".format(error.mend), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def enroll(options: Any) -> int:
+    """Trade the enrolment token for a board token and remember it."""
+    config = Config(options.url.rstrip("/"), "", "", options.virtual, options.worker_python,
+                    os.path.abspath(options.ca) if options.ca else None)
+    facts = board_facts(config)
+    reply = Client(config.url, ca=config.ca).enroll(EnrolRequest(options.token, facts))
+    config_room.save(options.home, Config(config.url, reply.board, reply.board_token, config.virtual_profile,
+                                          config.worker_python, config.ca))
+    what = "virtual board ({})".format(options.virtual) if options.virtual else "board"
+    print("enrolled as {} {} at {}".format(what, reply.board, config.url))
+    return 0
+
+
+def run(options: Any) -> int:
+    """Ask for work until SIGTERM or SIGINT."""
+    config = config_room.load(options.home)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    with config_room.lock(options.home):
+        agent = Agent(options.home, config, Client(config.url, config.board_token, config.ca),
+                      lambda: board_facts(config), probes.read_telemetry, stopping)
+        logging.info("board %s asks %s for work", config.board, config.url)
+        agent.run()
+    return 0
+
+
+def board_facts(config: Config) -> BoardFacts:
+    """The board's facts. What only torch can tell is asked of a child, so that this process never imports it."""
+    kind = BoardKind.PHYSICAL if config.virtual_profile is None else BoardKind.VIRTUAL
+    command = [*worker_command(config.worker_python), "facts"]
+    if config.virtual_profile is not None:
+        command += ["--virtual", config.virtual_profile]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=FACTS_SECONDS)
+    except OSError as error:
+        raise TailfleetError("cannot start {}: {}".format(config.worker_python, error.strerror),
+                             mend="name the interpreter that has torch and timm with --worker-python")
+    except subprocess.TimeoutExpired:
+        raise TailfleetError("{} did not tell its versions within {:.0f} s".format(config.worker_python, FACTS_SECONDS))
+    text = done.stdout.decode("utf-8", "replace").strip()
+    if done.returncode != 0:
+        words = (text or done.stderr.decode("utf-8", "replace").strip()).splitlines()
+        raise TailfleetError(words[-1] if words else "the measured child cannot start")
+    try:
+        child = json.loads(text.splitlines()[-1])
+    except (ValueError, IndexError):
+        raise TailfleetError("the measured child told no facts: {!r}".format(text[-200:]))
+    return probes.read_facts(kind, config.virtual_profile, child)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tailfleet-agent", description="The tailfleet agent of one board.")
+    parser.add_argument("--version", action="version", version="tailfleet-agent " + __version__)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.required = True
+    enroll_parser = commands.add_parser("enroll", help="enroll this board with a coordinator")
+    enroll_parser.add_argument("url", help="the coordinator, such as http://10.0.0.5:8765")
+    enroll_parser.add_argument("--token", required=True, help="the enrolment token that the coordinator printed")
+    enroll_parser.add_argument("--virtual", metavar="PROFILE", help="speak for a modelled board of this name")
+    enroll_parser.add_argument("--worker-python", default=sys.executable, metavar="PATH",
+                               help="the interpreter that has torch and timm (default: this one)")
+    enroll_parser.add_argument("--ca", metavar="FILE", help="certificates to trust for https")
+    run_parser = commands.add_parser("run", help="ask for work, for ever")
+    for one in (enroll_parser, run_parser):
+        one.add_argument("--home", default=config_room.DEFAULT_HOME, metavar="DIR",
+                         help="where this agent keeps its enrolment and its spool (default: %(default)s)")
+    commands.add_parser("worker", help="the measured child; started by the agent itself")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -120,7 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     run_parser = commands.add_parser("run", help="ask for work, for ever")
     for one in (enroll_parser, run_parser):
         one.add_argument("--home", default=config_room.DEFAULT_HOME, metavar="DIR",
-                         help="where this agent keeps its enrolment and its spool (default: %(default)s)")
+                         help="where this agent keeps its enrolment and its spool"
+                              " (default: $TAILFLEET_AGENT_HOME, else ~/.tailfleet/agent)")
     commands.add_parser("worker", help="the measured child; started by the agent itself")
     return parser
 

@@ -13,7 +13,8 @@ from typing import IO, Optional
 from tailfleet_schema import codec
 from tailfleet_schema.errors import ConfigurationError, DecodeError
 
-DEFAULT_HOME = os.path.join("~", ".tailfleet", "agent")
+DEFAULT_HOME = os.environ.get("TAILFLEET_AGENT_HOME") or os.path.join("~", ".tailfleet", "agent")
+"""One agent a home; several agents on one machine need several."""
 
 
 @dataclass(frozen=True)

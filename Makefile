@@ -1,0 +1,58 @@
+# make demo   the main job on this machine          make lint   ruff, mypy --strict, import-linter, Python 3.6 syntax
+# make test   the whole test suite                  make bench  the benchmarks (ONLY=name for one of them)
+# Each sets itself up in .venv; nothing else has to be installed by hand.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ONLY ?=
+MIN := import sys; sys.exit(sys.version_info < (3, 10))
+
+.PHONY: help demo test lint bench setup train-digits clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+
+setup: $(READY)
+
+# The newest interpreter from 3.10 on. Debian may lack ensurepip, which the package python3-venv holds.
+$(READY): pyproject.toml Makefile
+	@set -e; \
+	for python in python3.13 python3.12 python3.11 python3.10 python3; do \
+	  if $$python -c '$(MIN)' 2>/dev/null; then found=$$python; break; fi; done; \
+	if [ -z "$$found" ]; then echo "tailfleet needs Python 3.10 or newer, and found none" >&2; exit 1; fi; \
+	if [ ! -x $(BIN)/python ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  rm -rf $(VENV); \
+	  if ! $$found -c 'import ensurepip' 2>/dev/null; then \
+	    if [ "$$(id -u)" = 0 ]; then \
+	      echo "installing Debian's python3-venv"; apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null; \
+	    else echo "this Python has no ensurepip: sudo apt-get install python3-venv" >&2; exit 1; fi; fi; \
+	  echo "creating $(VENV) with $$($$found --version)"; $$found -m venv $(VENV); fi; \
+	echo "installing tailfleet with torch, timm and Ray into $(VENV) (several GB; some minutes the first time)"; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[agent,coordinator,dev]'
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/tailfleet demo --dir build/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/vermin --quiet --no-tips --target=3.6- --backport dataclasses --eval-annotations --violations \
+	  schema/tailfleet_schema agent/tailfleet_agent agent/tailfleet_reduce
+
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks.run $(if $(ONLY),--only $(ONLY))
+
+train-digits: $(READY)
+	$(BIN)/tailfleet model train-digits --out coordinator/tailfleet_coordinator/bundled/digits_vit.npz
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

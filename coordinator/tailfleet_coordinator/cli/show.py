@@ -1,0 +1,55 @@
+"""How the command line prints: tables, times, and the one place that makes a ``Fleet``."""
+
+import math
+import sys
+from typing import Any
+
+import pandas
+from rich.console import Console
+from rich.table import Table
+
+from tailfleet_coordinator.client import Fleet
+from tailfleet_schema import codec
+
+console = Console(soft_wrap=True) if not sys.stdout.isatty() else Console()
+
+
+def fleet() -> Fleet:
+    """The coordinator that the environment or this machine's state folder names."""
+    return Fleet()
+
+
+def table(title: str, frame: pandas.DataFrame, empty: str) -> None:
+    """Print ``frame``, one line a row; ``empty`` where it has none. Columns in ns are shown in ms."""
+    if frame.empty:
+        console.print(empty)
+        return
+    drawn = Table(title=title, title_justify="left")
+    for column in frame.columns:
+        drawn.add_column(heading(str(column)), justify="left" if frame[column].dtype == object else "right")
+    for row in frame.itertuples(index=False):
+        drawn.add_row(*(cell(column, value) for column, value in zip(frame.columns, row, strict=True)))
+    console.print(drawn)
+
+
+def heading(column: str) -> str:
+    """A column's name for people: ``quiet_ns`` is shown as ``quiet ms``."""
+    return (column[:-3] + " ms" if column.endswith("_ns") else column).replace("_", " ")
+
+
+def cell(column: str, value: Any) -> str:
+    """One value for people; a missing one is an en dash."""
+    if value is None or value is pandas.NaT or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if column.endswith("_ns"):
+        return f"{value / 1e6:.3f}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, pandas.Timestamp):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    return str(value)
+
+
+def json_text(value: object) -> None:
+    """Print a schema dataclass as JSON."""
+    sys.stdout.write(codec.dumps(value) + "\n")

@@ -1,0 +1,47 @@
+"""``tailfleet up``: run the coordinator in the foreground."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tailfleet_coordinator.settings import Settings
+
+
+def up(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets boards of the network in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8765,
+    public_url: Annotated[
+        str | None, typer.Option(help="The address at which boards reach this coordinator, where it differs.")
+    ] = None,
+    state: Annotated[
+        Path, typer.Option(envvar="TAILFLEET_STATE", help="Folder for the database, artifacts and tokens.")
+    ] = Path("~/.tailfleet"),
+    database_url: Annotated[
+        str | None,
+        typer.Option(envvar="TAILFLEET_DATABASE_URL", help="SQL database; default: SQLite in the state folder."),
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="An existing Ray cluster; default: Ray is started on this machine.")
+    ] = None,
+    lease_seconds: Annotated[
+        float, typer.Option(min=1.0, help="A job whose board is silent for so long is given again.")
+    ] = 120.0,
+) -> None:
+    """Run the coordinator: HTTP for boards and people, SQL, and Ray. Ends on SIGTERM or Ctrl-C."""
+    # Imported late: a server's libraries are not needed to list boards.
+    from tailfleet_coordinator.web.server import serve
+
+    serve(
+        Settings(
+            state_dir=state.expanduser(),
+            host=host,
+            port=port,
+            public_url=public_url,
+            database_url=database_url,
+            ray_address=ray_address,
+            lease_seconds=lease_seconds,
+        )
+    )

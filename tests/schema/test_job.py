@@ -1,0 +1,108 @@
+import dataclasses
+
+import pytest
+from tailfleet_schema import schedule
+from tailfleet_schema.campaign import CampaignRequest, Objective, SweepSettings
+from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
+from tailfleet_schema.errors import InputError
+from tailfleet_schema.job import ENDED, MOVES, Job, JobKind, JobState
+from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec, Workload
+
+GEOMETRY = Geometry(2, 8, 2, 16, 5, 1, 8, 4, 1, 3)
+WORKLOAD = Workload(ModelSpec("tiny", "VisionTransformer", GEOMETRY), backend="virtual")
+DATASET = DatasetSpec("d", "0" * 64, 3, 0.5, 0.5, 4, 4, "made up")
+
+
+def job(**changes):
+    values = {
+        "id": "j",
+        "kind": JobKind.SWEEP,
+        "workload": WORKLOAD,
+        "units": [Unit(Part.MODEL, 5, 5), Unit(Part.REDUCE, 5, 3, "topk")],
+        "rounds": 2,
+        "calls": 1,
+        "seed": 0,
+    }
+    return Job(**{**values, **changes})
+
+
+def test_the_table_of_moves_names_every_state_and_ends_somewhere():
+    assert set(MOVES) == set(JobState)
+    assert {JobState.DONE, JobState.FAILED, JobState.CANCELLED} == ENDED
+    assert JobState.QUEUED in MOVES[JobState.LEASED]
+    assert JobState.DONE not in MOVES[JobState.QUEUED]
+
+
+def test_keys_are_units_times_rounds_and_judged_units_once():
+    keys = job().keys()
+    assert len(keys) == len(set(keys)) == 4
+    dense = schedule.dense("tiny", GEOMETRY)
+    verify = job(
+        units=[Unit(Part.SCHEDULE, 5, 5, dense.digest), Unit(Part.ACCURACY, 5, 5, dense.digest)],
+        schedules=[dense],
+        dataset=DATASET,
+    )
+    assert [(key.part, key.round) for key in verify.keys()] == [("schedule", 0), ("accuracy", 0), ("schedule", 1)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"units": []}, "at least one unit"),
+        ({"units": [Unit(Part.MODEL, 5, 5)] * 2}, "repeat"),
+        ({"rounds": 0}, "rounds"),
+        ({"units": [Unit(Part.SCHEDULE, 5, 5, "f" * 64)]}, "does not carry"),
+        ({"units": [Unit(Part.LOSS, 5, 3, "topk", 1)]}, "no dataset"),
+        ({"schedules": [schedule.Schedule("topk", "other", 5, 1, [5, 3])]}, "made for model 'other'"),
+    ],
+)
+def test_a_job_that_cannot_be_run_is_refused(changes, words):
+    with pytest.raises(InputError, match=words):
+        job(**changes)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Unit(Part.MODEL, 3, 4), "kept"),
+        (lambda: UnitResult(Unit(Part.MODEL, 3, 3), -1, [5]), "round"),
+        (lambda: UnitResult(Unit(Part.MODEL, 3, 3), 0, [5, -1]), "positive"),
+        (lambda: UnitResult(Unit(Part.MODEL, 3, 3), 0), "at least one call"),
+        (lambda: UnitResult(Unit(Part.LOSS, 3, 3, "topk", 0), 0), "judgement"),
+        (lambda: UnitResult(Unit(Part.MODEL, 3, 3), 0, [5], status="late"), "ok or oom"),
+        (lambda: Judgement(4, 5, 0, 0.0, "board"), "between 0 and images"),
+    ],
+)
+def test_a_result_that_cannot_be_is_refused(make, words):
+    with pytest.raises(InputError, match=words):
+        make()
+
+
+def test_an_oom_result_needs_no_calls():
+    assert UnitResult(Unit(Part.MODEL, 3, 3), 0, status="oom").call_ns == []
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (Objective, "needs an accuracy drop"),
+        (lambda: Objective(latency_share=0.5, latency_ns=3), "one latency budget"),
+        (lambda: Objective(latency_share=1.5), "share of dense"),
+        (lambda: Objective(max_accuracy_drop=1.0, utility_alpha=0.5), "stands alone"),
+        (lambda: Objective(utility_alpha=2.0), "alpha"),
+        (lambda: SweepSettings("1,x"), "counts"),
+        (lambda: SweepSettings(rounds=0), "rounds"),
+        (lambda: CampaignRequest(["m"], []), "boards is empty"),
+        (lambda: CampaignRequest(["m", "m"], ["b"]), "models names something twice"),
+        (lambda: CampaignRequest(["m"], ["b"], methods=["magic"]), "unknown name in methods: 'magic'"),
+        (lambda: CampaignRequest(["m"], ["b"], planners=["best"]), "unknown name in planners"),
+    ],
+)
+def test_a_request_that_cannot_be_meant_is_refused(make, words):
+    with pytest.raises(InputError, match=words):
+        make()
+
+
+def test_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        job().rounds = 3

@@ -1,0 +1,230 @@
+"""The supervisor against real HTTP and real child processes that behave as told."""
+
+import sys
+import threading
+
+import pytest
+
+from tailfleet_agent.client import Client, Refused, Unreachable
+from tailfleet_agent.config import Config
+from tailfleet_agent.loop import Agent
+from tailfleet_schema import codec
+from tailfleet_schema.board import BoardFacts, BoardKind, Hardware, Software, Telemetry
+from tailfleet_schema.curve import Part, Unit
+from tailfleet_schema.errors import Blame
+from tailfleet_schema.job import Job, JobKind, Key
+from tailfleet_schema.messages import EnrolRequest, Lease, Outcome
+from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec, Workload
+
+FACTS = BoardFacts(
+    BoardKind.VIRTUAL, Hardware("m", "x86_64", "cpu", 2, 1 << 30), Software("os", "k", "3", "0"), "jetson-nano"
+)
+GEOMETRY = Geometry(2, 8, 2, 16, 5, 1, 8, 4, 1, 3)
+
+# A child that follows the protocol; {act} is what it does before its n-th result.
+CHILD = """
+import json, os, signal, sys
+order = json.loads(sys.stdin.readline())
+job, known = order["job"], order["known"]
+n = 0
+for r in range(job["rounds"]):
+    for unit in job["units"]:
+        key = dict(unit, round=r)
+        if key in known:
+            continue
+        {act}
+        n += 1
+        print(json.dumps({{"result": {{"unit": unit, "round": r, "call_ns": [7]}}}}), flush=True)
+        if sys.stdin.readline().strip() != "go":
+            sys.exit(3)
+print(json.dumps({{"done": True}}), flush=True)
+"""
+
+
+def lease(attempt=1, known=(), **changes):
+    units = [Unit(Part.MODEL, n, n) for n in (5, 4, 3)]
+    values = {
+        "id": "job-1",
+        "kind": JobKind.SWEEP,
+        "workload": Workload(ModelSpec("tiny", "VisionTransformer", GEOMETRY), backend="virtual"),
+        "units": units,
+        "rounds": 2,
+        "calls": 1,
+        "seed": 0,
+    }
+    values.update(changes)
+    return Lease(Job(**values), attempt, 60.0, list(known))
+
+
+@pytest.fixture
+def agent(coordinator, tmp_path):
+    def make(act="pass", contact_seconds=0.0, source=CHILD):
+        config = Config(coordinator.url, "b", "t", "jetson-nano", contact_seconds=contact_seconds)
+        return Agent(
+            str(tmp_path),
+            config,
+            Client(coordinator.url, "t"),
+            lambda: FACTS,
+            lambda: Telemetry("2026-01-01T00:00:00+00:00"),
+            threading.Event(),
+            [sys.executable, "-c", source.format(act=act)],
+        )
+
+    return make
+
+
+def test_a_job_is_leased_run_and_delivered(coordinator, agent):
+    coordinator.leases = [lease()]
+    assert agent().step(FACTS)
+    assert set(coordinator.results) == set(lease().job.keys())
+    assert [finish.outcome for finish in coordinator.finishes] == [Outcome.DONE]
+    assert all(authorization == "Bearer t" for _, _, authorization in coordinator.requests)
+
+
+def test_no_work_is_not_an_error(coordinator, agent):
+    assert not agent().step(FACTS, wait_seconds=0)
+    assert [name for name, _, _ in coordinator.requests] == ["lease"]
+
+
+def test_results_are_uploaded_while_the_job_runs(coordinator, agent):
+    coordinator.leases = [lease()]
+    agent().step(FACTS)
+    names = [name for name, _, _ in coordinator.requests]
+    assert names.count("results") == 6
+    assert names[-1] == "finish"
+
+
+def test_known_results_are_handed_to_the_child(coordinator, agent):
+    known = [Key(Part.MODEL, "", -1, 5, 5, 0), Key(Part.MODEL, "", -1, 4, 4, 1)]
+    coordinator.leases = [lease(attempt=2, known=known)]
+    agent().step(FACTS)
+    assert set(coordinator.results) == set(lease().job.keys()) - {key.as_tuple() for key in known}
+
+
+def test_a_coordinator_that_vanishes_costs_no_result(coordinator, agent):
+    """It is away from the second result on; everything is delivered when it is back."""
+    away = {"answers": 0}
+
+    def sometimes():
+        away["answers"] += 1
+        return None if away["answers"] == 1 else 503
+
+    coordinator.answers = {"results": sometimes, "heartbeat": 503}
+    coordinator.leases = [lease()]
+    one = agent()
+    with pytest.raises(Unreachable):
+        one.step(FACTS)
+    assert len(coordinator.results) == 1
+    coordinator.answers = {}
+    one.drain()
+    assert set(coordinator.results) == set(lease().job.keys())
+    assert [finish.outcome for finish in coordinator.finishes] == [Outcome.DONE]
+
+
+def test_undelivered_results_go_before_new_work(coordinator, agent, tmp_path):
+    coordinator.answers = {"results": 503}
+    coordinator.leases = [lease()]
+    with pytest.raises(Unreachable):
+        agent().step(FACTS)
+    coordinator.answers = {}
+    coordinator.requests.clear()
+    agent().step(FACTS, wait_seconds=0)
+    assert [name for name, _, _ in coordinator.requests] == ["results", "finish", "lease"]
+
+
+def test_a_lost_lease_ends_the_child_and_drops_the_job(coordinator, agent):
+    coordinator.answers = {"results": 409}
+    coordinator.leases = [lease()]
+    one = agent()
+    assert one.step(FACTS)
+    assert coordinator.finishes == []
+    coordinator.answers = {}
+    one.drain()
+    assert coordinator.results == {}
+
+
+def test_a_cancelled_job_stops_within_one_unit(coordinator, agent):
+    coordinator.cancel = True
+    coordinator.leases = [lease()]
+    agent().step(FACTS)
+    assert len(coordinator.results) == 1
+    assert [finish.outcome for finish in coordinator.finishes] == [Outcome.CANCELLED]
+
+
+def test_a_killed_child_is_interrupted_not_failed(coordinator, agent):
+    coordinator.leases = [lease()]
+    agent(act="n == 2 and os.kill(os.getpid(), signal.SIGKILL)").step(FACTS)
+    assert len(coordinator.results) == 2
+    (finish,) = coordinator.finishes
+    assert finish.outcome is Outcome.INTERRUPTED
+    assert "signal 9" in finish.failure.sentence
+
+
+def test_a_child_that_ends_by_itself_is_a_bug_with_its_log(coordinator, agent):
+    coordinator.leases = [lease()]
+    agent(act="n == 1 and sys.exit('it broke here')").step(FACTS)
+    (finish,) = coordinator.finishes
+    assert (finish.outcome, finish.failure.blame) == (Outcome.FAILED, Blame.BUG)
+    assert "it broke here" in finish.failure.detail
+
+
+def test_a_child_that_writes_nonsense_is_a_bug(coordinator, agent):
+    coordinator.leases = [lease()]
+    agent(act="print('hello', flush=True)").step(FACTS)
+    (finish,) = coordinator.finishes
+    assert (finish.outcome, finish.failure.blame) == (Outcome.FAILED, Blame.BUG)
+
+
+def test_artifacts_are_fetched_checked_and_kept(coordinator, agent, tmp_path):
+    sha256 = coordinator.artifact(b"images")
+    dataset = DatasetSpec("d", sha256, 3, 0.5, 0.5, 4, 4, "made up")
+    coordinator.leases = [lease(dataset=dataset)]
+    agent().step(FACTS)
+    assert (tmp_path / "artifacts" / sha256).read_bytes() == b"images"
+
+
+def test_a_damaged_artifact_fails_the_job_and_is_not_kept(coordinator, agent, tmp_path):
+    dataset = DatasetSpec("d", "a" * 64, 3, 0.5, 0.5, 4, 4, "made up")
+    coordinator.artifacts["a" * 64] = b"something else"
+    coordinator.leases = [lease(dataset=dataset)]
+    agent().step(FACTS)
+    (finish,) = coordinator.finishes
+    assert (finish.outcome, finish.failure.blame) == (Outcome.FAILED, Blame.LAB)
+    assert "damaged" in finish.failure.sentence
+    assert list((tmp_path / "artifacts").iterdir()) == []
+
+
+def test_an_interpreter_that_is_missing_is_said(coordinator, agent, tmp_path):
+    coordinator.leases = [lease()]
+    one = agent()
+    one._command = [str(tmp_path / "no-python")]
+    one.step(FACTS)
+    (finish,) = coordinator.finishes
+    assert "cannot be started" in finish.failure.sentence
+
+
+def test_a_refusal_keeps_the_sentence(coordinator):
+    coordinator.answers = {"enroll": 403}
+    with pytest.raises(Refused) as caught:
+        Client(coordinator.url).enroll(EnrolRequest("x", FACTS))
+    assert (caught.value.sentence, caught.value.mend) == ("no: status 403", "try otherwise")
+    assert caught.value.blame is Blame.LAB
+
+
+def test_something_that_is_no_coordinator_is_unreachable(coordinator):
+    coordinator.answer = lambda *_: {"hello": "world"}
+    with pytest.raises(Unreachable, match="as a coordinator does"):
+        Client(coordinator.url).enroll(EnrolRequest("x", FACTS))
+
+
+def test_a_stopped_agent_gives_the_job_back(coordinator, agent):
+    coordinator.leases = [lease()]
+    one = agent()
+    one._stopping.set()
+    one.work(coordinator.leases.pop())
+    (finish,) = coordinator.finishes
+    assert finish.outcome is Outcome.INTERRUPTED
+
+
+def test_codec_holds_the_order(coordinator):
+    assert codec.loads(Lease, codec.dumps(lease())) == lease()

@@ -1,0 +1,208 @@
+"""What a timm vision transformer is made of, so that its blocks can be run half by half.
+
+:func:`dissect` understands timm's ``VisionTransformer`` and its distilled variant with the plain pre-norm block
+(ViT, DeiT, DeiT-III, DINOv2, CLIP, SigLIP, MAE; LayerScale, q/k-norm, registers, attention pooling) from timm
+0.6.12 on, and refuses every other model by name before anything runs. What is computed here is computed by timm's
+own submodules. Which tokens leave is decided by the methods, and where by :mod:`tailfleet_reduce.apply`.
+"""
+
+from typing import Any, List, Optional, Tuple, cast
+
+import torch
+import torch.nn.functional as functional
+from tailfleet_schema.errors import InputError
+from tailfleet_schema.workload import Geometry
+from timm.models import vision_transformer as timm_vit
+from timm.models.deit import VisionTransformerDistilled
+from torch import nn
+
+from tailfleet_reduce.method import Evidence, Method, TokenState, gather_tokens
+
+_MODELS = (timm_vit.VisionTransformer, VisionTransformerDistilled)
+_MODEL_METHODS = ("forward", "forward_features", "forward_head", "_pos_embed", "pool")
+_MODEL_PARTS = frozenset(["patch_embed", "pos_drop", "patch_drop", "norm_pre", "blocks", "norm", "attn_pool", "fc_norm",
+                          "head_drop", "head", "head_dist", "pre_logits"])
+_BLOCK_PARTS = frozenset(["norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2"])
+_ATTENTION_PARTS = frozenset(["qkv", "q_norm", "k_norm", "attn_drop", "norm", "gate", "proj", "proj_drop"])
+
+
+class ModelRefused(InputError):
+    """A model whose tokens cannot be reduced, since its blocks are not understood."""
+
+
+class BlockAnatomy:
+    """One pre-norm block in two halves: ``x + ls1(attn(norm1 x))`` and ``x + ls2(mlp(norm2 x))``."""
+
+    def __init__(self, block: nn.Module, prefix: int, has_class_token: bool) -> None:
+        self.module = block
+        self.prefix = prefix
+        self.has_class_token = has_class_token
+        self._block = cast(Any, block)
+        self._attn = self._block.attn
+
+    def attention(self, x: torch.Tensor, state: Optional[TokenState] = None) -> torch.Tensor:
+        """The attention half, (B, N, C) → (B, N, C), by timm's own attention with its fused path.
+
+        Where ``state`` carries sizes that attention is to be proportional to, their logarithm joins the
+        logits as a mask, which keeps the fused path.
+        """
+        bias = None if state is None else state.attention_bias(x.dtype)
+        normed = self._block.norm1(x)
+        if bias is None:
+            return self._add(x, self._attn(normed))
+        q, k, v = self._heads(normed)
+        return self._add(x, self._project(self._join(self._attend(q, k, v, bias), normed)))
+
+    def mlp(self, x: torch.Tensor) -> torch.Tensor:
+        """The MLP half, (B, N, C) → (B, N, C)."""
+        block = self._block
+        return cast(torch.Tensor, x + block.drop_path2(block.ls2(block.mlp(block.norm2(x)))))
+
+    def attention_reduce(
+        self, x: torch.Tensor, method: Method, kept: int, state: Optional[TokenState] = None
+    ) -> torch.Tensor:
+        """The attention half with ``method`` reducing behind it: (B, N, C) → (B, kept, C); ``state`` follows.
+
+        A method decides before the attention's output is projected, and what it decides is linear over tokens
+        with weights that sum to one, as the projection and LayerScale are linear over channels. So the projection
+        runs on the ``kept`` tokens alone; and so does the attention, as queries, where tokens are only selected.
+        """
+        state = TokenState() if state is None else state
+        bias = state.attention_bias(x.dtype)
+        normed = self._block.norm1(x)
+        q, k, v = self._heads(normed)
+        evidence = Evidence(q, k, v, float(self._attn.scale), bias, self.prefix, self.has_class_token, state.sizes)
+        reduction = method.plan(evidence, kept)
+        selected = reduction.selected()
+        if method.needs_probabilities(self.has_class_token):
+            joined = self._join(self._attn.attn_drop(evidence.probabilities().to(v.dtype)) @ v, normed)
+        elif selected is None:
+            joined = self._join(self._attend(q, k, v, bias), normed)
+        else:
+            q = q.gather(2, selected[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[3]))  # (B, H, m, d)
+            joined = self._join(self._attend(q, k, v, bias), gather_tokens(normed, selected) if self._gated else normed)
+        x = reduction.tokens(x)
+        if joined.shape[1] != kept:
+            joined = reduction.tokens(joined)
+        state.reduced(method, reduction)
+        return self._add(x, self._project(joined))
+
+    @property
+    def _gated(self) -> bool:
+        return getattr(self._attn, "gate", None) is not None
+
+    def _heads(self, normed: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """q, k, v, each (B, H, N, d); q and k normed where the model norms them."""
+        attn = self._attn
+        batch, tokens, _ = normed.shape
+        qkv = attn.qkv(normed)  # (B, N, 3 · H · d)
+        width = qkv.shape[2] // (3 * attn.num_heads)
+        q, k, v = qkv.reshape(batch, tokens, 3, attn.num_heads, width).permute(2, 0, 3, 1, 4).unbind(0)
+        if hasattr(attn, "q_norm"):
+            q, k = attn.q_norm(q), attn.k_norm(k)
+        return q, k, v
+
+    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: Optional[torch.Tensor]) -> torch.Tensor:
+        """softmax(q kᵀ · scale + bias) v, (B, H, queries, d), fused where torch has it and the model lets it."""
+        attn = self._attn
+        if hasattr(functional, "scaled_dot_product_attention") and getattr(attn, "fused_attn", True):
+            dropped = attn.attn_drop.p if attn.training else 0.0
+            return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropped)
+        logits = (q * attn.scale) @ k.transpose(-2, -1)
+        if bias is not None:
+            logits = logits + bias
+        return cast(torch.Tensor, attn.attn_drop(logits.softmax(dim=-1)) @ v)
+
+    def _join(self, mixed: torch.Tensor, normed: torch.Tensor) -> torch.Tensor:
+        """Heads side by side, (B, H, n, d) → (B, n, H · d), with what the model does before it projects."""
+        joined = mixed.transpose(1, 2).flatten(2)
+        if hasattr(self._attn, "norm"):
+            joined = self._attn.norm(joined)
+        if self._gated:
+            joined = joined * self._attn.gate(normed).sigmoid()
+        return joined
+
+    def _project(self, joined: torch.Tensor) -> torch.Tensor:
+        return cast(torch.Tensor, self._attn.proj_drop(self._attn.proj(joined)))
+
+    def _add(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        return cast(torch.Tensor, x + self._block.drop_path1(self._block.ls1(attended)))
+
+
+class Anatomy:
+    """A vision transformer taken apart: embedding, blocks, head. Shares the model's modules; copies nothing."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._model = cast(Any, model)
+        self.prefix = int(self._model.num_prefix_tokens)
+        self.has_class_token = self._model.cls_token is not None
+        self.blocks = [BlockAnatomy(block, self.prefix, self.has_class_token)
+                       for block in self._model.blocks]  # type: List[BlockAnatomy]
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, channels, size, size) → x (B, N, C): patches, prefix tokens, positions, norm before the blocks."""
+        model = self._model
+        x = model._pos_embed(model.patch_embed(images))
+        if hasattr(model, "patch_drop"):
+            x = model.patch_drop(x)
+        return cast(torch.Tensor, model.norm_pre(x))
+
+    def head(self, x: torch.Tensor) -> torch.Tensor:
+        """x (B, n, C) → logits (B, K): final norm, pooling, classifier."""
+        return cast(torch.Tensor, self._model.forward_head(self._model.norm(x)))
+
+    def geometry(self) -> Geometry:
+        """The model's shape. Raises ``ModelRefused`` for images or patches that are not square."""
+        model, embed, block = self._model, self._model.patch_embed, self._model.blocks[0]
+        for what, (height, width) in (("images", embed.img_size), ("patches", embed.patch_size)):
+            if height != width:
+                raise ModelRefused("its {} are {} × {}, not square".format(what, height, width))
+        return Geometry(
+            depth=self.depth, dim=model.embed_dim, heads=block.attn.num_heads, mlp_dim=block.mlp.fc2.in_features,
+            tokens=embed.num_patches + self.prefix, prefix=self.prefix, image_size=embed.img_size[0],
+            patch_size=embed.patch_size[0], channels=embed.proj.in_channels, classes=model.num_classes)
+
+
+def dissect(model: nn.Module) -> Anatomy:
+    """Take ``model`` apart. Raises ``ModelRefused``, which names what is not understood, before anything runs."""
+    kind = type(model)
+    if not isinstance(model, _MODELS):
+        raise _refusal(model, "it is none of timm's VisionTransformer")
+    for name in _MODEL_METHODS:
+        own = getattr(kind, name, None)
+        if all(own is not getattr(known, name, None) for known in _MODELS):
+            raise _refusal(model, "its {} is not timm's".format(name))
+    parts = cast(Any, model)
+    _check_parts(model, model, _MODEL_PARTS)
+    if type(parts.patch_embed) is not timm_vit.PatchEmbed:
+        raise _refusal(model, "its patch embedding is a {}".format(type(parts.patch_embed).__name__))
+    if type(parts.blocks) is not nn.Sequential or not len(parts.blocks):
+        raise _refusal(model, "its blocks are not a sequence")
+    for block in parts.blocks:
+        if type(block) is not timm_vit.Block:
+            raise _refusal(model, "its blocks are {}".format(type(block).__name__))
+        if type(block.attn) is not timm_vit.Attention:
+            raise _refusal(model, "its attention is {}".format(type(block.attn).__name__))
+        _check_parts(model, block, _BLOCK_PARTS)
+        _check_parts(model, block.attn, _ATTENTION_PARTS)
+    return Anatomy(model)
+
+
+def _check_parts(model: nn.Module, module: nn.Module, known: "frozenset[str]") -> None:
+    """A part that a newer timm adds is a step of its forward that would be missed here."""
+    unknown = sorted({name for name, _ in module.named_children()} - known)
+    if unknown:
+        raise _refusal(model, "its {} has a part {!r}".format(type(module).__name__, unknown[0]))
+
+
+def _refusal(model: nn.Module, why: str) -> ModelRefused:
+    kind = type(model)
+    return ModelRefused(
+        "{}.{} cannot be reduced: {}".format(kind.__module__, kind.__name__, why),
+        "use a timm VisionTransformer or VisionTransformerDistilled with the plain pre-norm Block")

@@ -1,0 +1,89 @@
+"""Models and images that come with tailfleet: enough to see the whole way with no download.
+
+``deit_small_patch16_224`` has random weights and no images: its latency is real, its accuracy is not asked for.
+``digits_vit`` is a small transformer trained on real handwritten digits, so its accuracy is a real number.
+Building and running them is left to the measured child; nothing here imports torch.
+"""
+
+import hashlib
+import sys
+from functools import cache
+from pathlib import Path
+
+from tailfleet_schema import codec
+from tailfleet_schema.errors import ConfigurationError
+from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec
+
+from tailfleet_coordinator.bundled import digits
+
+CHECKPOINT = Path(__file__).with_name("digits_vit.npz")
+TRAINING_EPOCHS = 120
+TRAINING_SEED = 1
+
+
+def models() -> list[ModelSpec]:
+    """The bundled models. Raises ``ConfigurationError`` where the digits' weights are missing."""
+    return [deit_small(), digits.model(hashlib.sha256(checkpoint_bytes()).hexdigest())]
+
+
+def datasets() -> list[tuple[DatasetSpec, bytes]]:
+    """The bundled datasets, each with the bytes of its artifact."""
+    return [digits.dataset()]
+
+
+@cache
+def checkpoint_bytes() -> bytes:
+    """The weights of ``digits_vit``, an ``.npz``."""
+    try:
+        return CHECKPOINT.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"the weights of digits_vit cannot be read: {error}", "tailfleet model train-digits"
+        ) from error
+
+
+def deit_small() -> ModelSpec:
+    """DeiT-S at 224: random weights, latency only."""
+    return ModelSpec(
+        name="deit_small_patch16_224",
+        architecture="deit_small_patch16_224",
+        geometry=Geometry(
+            depth=12,
+            dim=384,
+            heads=6,
+            mlp_dim=1536,
+            tokens=197,
+            prefix=1,
+            image_size=224,
+            patch_size=16,
+            channels=3,
+            classes=1000,
+        ),
+    )
+
+
+def training_command(out: Path) -> list[str]:
+    """The command that trains ``digits_vit`` again and writes its weights to ``out``; takes about 20 minutes.
+
+    Also writes the images beside ``out``, named by their sha256, since the command reads them from there.
+    """
+    spec, content = digits.dataset()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    (out.parent / spec.sha256).write_bytes(content)
+    return [
+        sys.executable,
+        "-m",
+        "tailfleet_agent.worker.train",
+        "--model",
+        codec.dumps(digits.model(None)),
+        "--dataset",
+        codec.dumps(spec),
+        "--artifacts",
+        str(out.parent),
+        "--out",
+        str(out),
+        "--epochs",
+        str(TRAINING_EPOCHS),
+        "--seed",
+        str(TRAINING_SEED),
+    ]

@@ -1,0 +1,48 @@
+"""Ways to run a workload. A backend turns units into nanoseconds; which units and when is decided by ``run``.
+
+``eager`` (torch as it is) and ``virtual`` (computed latencies of a named board, no torch at all).
+"""
+
+from typing import Dict, List
+
+from tailfleet_schema.curve import Unit
+from tailfleet_schema.errors import LabError
+from tailfleet_schema.job import Job
+
+
+class OutOfMemory(LabError):
+    """The board has too little memory for one unit: a result of that unit, not the failure of its job."""
+
+
+class Backend:
+    """What every backend can do. One backend serves one job, in one process, and is not thread-safe."""
+
+    def describe(self) -> Dict[str, str]:
+        """What it runs on, in words: device, threads, versions, kind of attention."""
+        raise NotImplementedError
+
+    def warm_up(self) -> None:
+        """Bring the board to a steady state; called once, before the first timed unit.
+
+        Raises ``OutOfMemory`` where even the whole model with all tokens does not fit.
+        """
+
+    def measure(self, unit: Unit, round_number: int, calls: int) -> List[int]:
+        """Nanoseconds of ``calls`` calls of a timed ``unit``. Raises ``OutOfMemory`` where it does not fit."""
+        raise NotImplementedError
+
+
+def open_backend(job: Job, artifacts: str, virtual_profile: str = "") -> Backend:
+    """The backend that ``job`` asks for, its model built.
+
+    ``artifacts`` is the folder of weights; ``virtual_profile`` names the modelled board, empty on a real one.
+    Raises ``InputError`` where the two contradict each other, ``ImportError`` where a package is missing.
+    """
+    # Imported here: a virtual board has no torch, and one runtime is all that a timed process may load.
+    if job.workload.backend == "virtual":
+        from tailfleet_agent.worker.backends.virtual import VirtualBackend
+
+        return VirtualBackend(job, virtual_profile)
+    from tailfleet_agent.worker.backends.eager import EagerBackend
+
+    return EagerBackend(job, artifacts, virtual_profile)

@@ -1,0 +1,32 @@
+"""Reading the one-line files of ``/proc`` and ``/sys`` below a root; the ground that the sensors stand on."""
+
+import glob
+import os
+import re
+from typing import List
+
+
+def text(root: str, path: str) -> str:
+    """The file's text without surrounding blanks and NULs. Raises ``OSError``."""
+    with open(os.path.join(root, path), "rb") as file:
+        return file.read().decode("utf-8", "replace").strip(" \t\r\n\0")
+
+
+def number(root: str, path: str) -> float:
+    """The file's single number. Raises ``OSError`` or ``ValueError``."""
+    return float(text(root, path))
+
+
+def matching(root: str, pattern: str) -> List[str]:
+    """Paths below ``root`` that match ``pattern``, relative to it, numbers in numeric order."""
+    found = glob.glob(os.path.join(glob.escape(root), pattern))
+    return sorted((os.path.relpath(path, root) for path in found), key=_natural)
+
+
+def exists(root: str, path: str) -> bool:
+    """Whether there is such a file or folder."""
+    return os.path.exists(os.path.join(root, path))
+
+
+def _natural(path: str) -> List[str]:
+    return [piece.zfill(12) if piece.isdigit() else piece for piece in re.split(r"(\d+)", path)]

@@ -1,0 +1,125 @@
+"""What one kernel costs on a modelled board: tiles, waves over SMs, memory bandwidth, and launch overhead.
+
+A matrix product ``(rows, depth) · (depth, columns)``, repeated ``batch`` times, is cut into
+``tiles = batch · ⌈rows/t_r⌉ · ⌈columns/t_c⌉``; an SM computes one tile at a time, so the product takes
+``waves = ⌈tiles/SMs⌉`` times the time of one tile, ``2 · t_r · t_c · depth / (FLOP/s of an SM · efficiency · share)``.
+Of the board's tile shapes the fastest is taken, as a BLAS' heuristics mean to. No kernel is faster than its
+bytes over the bandwidth, and every kernel pays one launch. One tile over a full wave costs a whole wave: that
+is the cliff.
+
+Left out on purpose: split-K, several tiles resident on an SM, caches between kernels, clocks that move, and
+heuristics that choose badly (hence no step downwards; real boards have some).
+"""
+
+from functools import lru_cache
+from typing import Iterable, NamedTuple, Tuple, Union
+
+from tailfleet_agent.worker.backends.named_boards import Profile, Tile
+from tailfleet_schema.errors import InputError
+
+BANDWIDTH_SHARE = 0.75
+"""Share of the memory's nominal bandwidth that plain streaming kernels reach; a common figure of all boards."""
+
+FUSED_SHARE = 0.6
+"""Share of a GEMM's throughput that fused attention reaches: softmax runs between its two products."""
+
+FUSED_ROWS = 64
+"""Query rows, and key columns, of one tile of fused attention."""
+
+USABLE_MEMORY = 0.75
+"""Share of a board's memory that a model can have; the rest is the system's and CUDA's."""
+
+ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+
+
+class Gemm(NamedTuple):
+    """``batch`` independent products of ``(rows, depth)`` and ``(depth, columns)``."""
+
+    batch: int
+    rows: int
+    columns: int
+    depth: int
+
+
+class Stream(NamedTuple):
+    """Kernels that only move and combine ``elements`` (read and written together), in ``launches`` launches."""
+
+    elements: int
+    launches: int = 1
+
+
+class FusedAttention(NamedTuple):
+    """``softmax(q kᵀ) v`` in one kernel, for ``heads`` (batch × heads) heads of ``width``."""
+
+    heads: int
+    tokens: int
+    width: int
+
+
+Kernel = Union[Gemm, Stream, FusedAttention]
+
+
+def total_ns(profile: Profile, dtype: str, kernels: Iterable[Kernel]) -> float:
+    """Nanoseconds of ``kernels`` run one after the other."""
+    return sum(kernel_ns(profile, dtype, kernel) for kernel in kernels)
+
+
+def kernel_ns(profile: Profile, dtype: str, kernel: Kernel) -> float:
+    """Nanoseconds of one kernel, its launch included."""
+    if isinstance(kernel, Gemm):
+        work_ns = max(gemm_arithmetic_ns(profile, dtype, kernel), bytes_ns(profile, _gemm_bytes(kernel, dtype)))
+    elif isinstance(kernel, FusedAttention):
+        work_ns = _fused_ns(profile, dtype, kernel)
+    else:
+        work_ns = bytes_ns(profile, kernel.elements * ELEMENT_BYTES[dtype])
+        return work_ns + kernel.launches * profile.launch_ns
+    return work_ns + profile.launch_ns
+
+
+@lru_cache(maxsize=65536)
+def gemm_arithmetic_ns(profile: Profile, dtype: str, gemm: Gemm) -> float:
+    """Nanoseconds that the fastest tile shape needs for the arithmetic of ``gemm``."""
+    return min(_tiled_ns(profile, dtype, gemm, tile) for tile in tiles_of(profile, dtype))
+
+
+def tiles_of(profile: Profile, dtype: str) -> Tuple[Tile, ...]:
+    """The tile shapes that this board has for ``dtype``."""
+    return profile.tensor_tiles if dtype != "fp32" and profile.tensor_cores else profile.simt_tiles
+
+
+def sm_flops_per_ns(profile: Profile, dtype: str) -> float:
+    """What one SM's best GEMM tile reaches; a multiply-add counts two. Raises ``InputError`` for a dtype it lacks."""
+    if dtype not in ELEMENT_BYTES or (dtype == "bf16" and not profile.bf16):
+        raise InputError("{} cannot compute in {}".format(profile.name, dtype))
+    speedup = 1.0 if dtype == "fp32" else profile.fp16_speedup
+    return 2.0 * profile.lanes_per_sm * profile.clock_mhz * 1e-3 * speedup * profile.efficiency
+
+
+def bytes_ns(profile: Profile, count: float) -> float:
+    """Nanoseconds in which the memory moves ``count`` bytes (a GB/s is a byte per nanosecond)."""
+    return count / (profile.memory_gb_s * BANDWIDTH_SHARE)
+
+
+def _tiled_ns(profile: Profile, dtype: str, gemm: Gemm, tile: Tile) -> float:
+    rows, columns, share = tile
+    tiles = gemm.batch * _ceil(gemm.rows, rows) * _ceil(gemm.columns, columns)
+    waves = _ceil(tiles, profile.sms)
+    return waves * 2.0 * rows * columns * gemm.depth / (sm_flops_per_ns(profile, dtype) * share)
+
+
+def _fused_ns(profile: Profile, dtype: str, kernel: FusedAttention) -> float:
+    blocks = _ceil(kernel.tokens, FUSED_ROWS)
+    waves = _ceil(kernel.heads * blocks, profile.sms)
+    tile_flops = 4.0 * FUSED_ROWS * blocks * FUSED_ROWS * kernel.width
+    arithmetic_ns = waves * tile_flops / (sm_flops_per_ns(profile, dtype) * FUSED_SHARE)
+    moved = 4 * kernel.heads * kernel.tokens * kernel.width * ELEMENT_BYTES[dtype]
+    return max(arithmetic_ns, bytes_ns(profile, moved))
+
+
+def _gemm_bytes(gemm: Gemm, dtype: str) -> int:
+    elements = gemm.rows * gemm.depth + gemm.depth * gemm.columns + gemm.rows * gemm.columns
+    return gemm.batch * elements * ELEMENT_BYTES[dtype]
+
+
+def _ceil(amount: int, size: int) -> int:
+    return -(-amount // size)

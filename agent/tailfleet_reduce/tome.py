@@ -15,6 +15,7 @@ does not survive export, and is slower.
 from typing import Optional
 
 import torch
+import torch.nn.functional as functional
 
 from tailfleet_reduce.method import Evidence, Method, Reduction, gather_tokens
 
@@ -39,7 +40,7 @@ class Merging(Reduction):
     """The ``merged`` (r) best-matched of A joined into B, by ``metric`` (B, N, d) and ``size`` (B, N) or None."""
 
     def __init__(self, metric: torch.Tensor, merged: int, prefix: int, size: Optional[torch.Tensor]) -> None:
-        metric = metric / metric.norm(dim=-1, keepdim=True)
+        metric = functional.normalize(metric, dim=-1)
         similarity = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)  # (B, |A|, |B|)
         # Prefix tokens come first: ⌈P/2⌉ of them are in A, ⌊P/2⌋ in B.
         self._prefix_a, self._prefix_b = (prefix + 1) // 2, prefix // 2

@@ -1,0 +1,175 @@
+"""Judging predictions on labelled images: top-1, agreement with the dense model, divergence from it.
+
+Answers the units that ask for it: a whole schedule on the evaluation images (ACCURACY), one method reducing at one
+block on the calibration images (LOSS), a random part of the patches as input on the same (INPUT). What the dense
+model computes is computed once: its logits, and for LOSS the tokens that enter each block, so that only the blocks from
+the reducing one on are run again. Timing is left to ``timing``; a planner's use of the figures to the coordinator.
+"""
+
+from typing import Dict, List, Optional
+
+import torch
+from tailfleet_agent.worker import datasets, models
+from tailfleet_reduce import METHODS, Anatomy, TokenState, apply, dissect
+from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Part, Unit
+from tailfleet_schema.errors import InputError
+from tailfleet_schema.job import Job
+from tailfleet_schema.schedule import smallest_reachable
+
+BATCH = 50
+
+CACHE_BYTES = 512 * 1024 * 1024
+"""Tokens entering all blocks are kept while they fit; else those of one block at a time, the last asked for."""
+
+
+class Split:
+    """The images of one split as the model takes them, and what the dense model says of them."""
+
+    def __init__(self, anatomy: Anatomy, job: Job, artifacts_dir: str, split: str, device: str, dtype: str) -> None:
+        if job.dataset is None:
+            raise InputError("the job judges predictions, but carries no dataset")
+        images = datasets.load(job.dataset, artifacts_dir, split, job.images)
+        kind = models.TORCH_DTYPES[dtype]
+        self.batches = [batch.to(device=device, dtype=kind)
+                        for batch in images.inputs(job.workload.model.geometry).split(BATCH)]
+        self.labels = images.labels  # (images,) int64
+        self._anatomy = anatomy
+        self._dense = None  # type: Optional[torch.Tensor]
+        self._entering = {}  # type: Dict[int, List[torch.Tensor]]
+
+    def dense_logits(self) -> torch.Tensor:
+        """(images, K) fp32 on the host."""
+        if self._dense is None:
+            self._dense = collect([self._anatomy.model(batch) for batch in self.batches])
+        return self._dense
+
+    def entering(self, block: int) -> List[torch.Tensor]:
+        """The tokens (B, N, C) of each batch that enter ``block`` of the dense model."""
+        if block not in self._entering:
+            first = [self._anatomy.embed(batch) for batch in self.batches]
+            one = sum(x.numel() * x.element_size() for x in first)
+            everything = one * self._anatomy.depth <= CACHE_BYTES
+            self._entering = {}
+            x = first
+            for number, part in enumerate(self._anatomy.blocks):
+                if everything or number == block:
+                    self._entering[number] = x
+                if number == block and not everything:
+                    break
+                x = [part.module(batch) for batch in x]
+        return self._entering[block]
+
+
+class Judge:
+    """Judges the units of one job; the model and the images are read when the first unit asks for them.
+
+    ``computed_on`` (``board`` or ``host``) is what its judgements say of where they were computed.
+    """
+
+    def __init__(self, job: Job, artifacts_dir: str, computed_on: str, device: str = "cpu") -> None:
+        self._job = job
+        self._artifacts_dir = artifacts_dir
+        self._computed_on = computed_on
+        self._device = device
+        self._anatomy_or_none = None  # type: Optional[Anatomy]
+        self._splits = {}  # type: Dict[str, Split]
+        self._schedules = {schedule.digest: schedule for schedule in job.schedules}
+
+    def judge(self, unit: Unit) -> Judgement:
+        """How the predictions come out. Raises ``InputError`` for a unit that is timed, or does not fit the model."""
+        if unit.part not in JUDGED_PARTS:
+            raise InputError("a unit of part {} is timed, not judged".format(unit.part.value))
+        with torch.no_grad():
+            if unit.part is Part.ACCURACY:
+                split = self._split("evaluation")
+                logits = self._scheduled(unit, split)
+            else:
+                split = self._split("calibration")
+                logits = self._with_loss(unit, split) if unit.part is Part.LOSS else self._with_input(unit, split)
+            return compare(logits, split.dense_logits(), split.labels, self._computed_on)
+
+    @property
+    def _anatomy(self) -> Anatomy:
+        if self._anatomy_or_none is None:
+            job = self._job
+            model = models.build(job.workload.model, self._artifacts_dir, job.seed, self._device, job.workload.dtype)
+            self._anatomy_or_none = dissect(model)
+        return self._anatomy_or_none
+
+    def _split(self, name: str) -> Split:
+        if name not in self._splits:
+            self._splits[name] = Split(
+                self._anatomy, self._job, self._artifacts_dir, name, self._device, self._job.workload.dtype)
+        return self._splits[name]
+
+    def _scheduled(self, unit: Unit, split: Split) -> torch.Tensor:
+        schedule = self._schedules.get(unit.label)
+        if schedule is None:
+            raise InputError("the job does not carry the schedule {}".format(unit.label[:12]))
+        if schedule.is_dense:
+            return split.dense_logits()
+        reduced = apply(self._anatomy.model, schedule, self._job.workload.model.name)
+        return collect([reduced(batch) for batch in split.batches])
+
+    def _with_loss(self, unit: Unit, split: Split) -> torch.Tensor:
+        """Logits with ``kept`` tokens leaving ``block`` by the method, and nothing reduced elsewhere."""
+        anatomy, geometry = self._anatomy, self._job.workload.model.geometry
+        if not 0 <= unit.block < anatomy.depth:
+            raise InputError("there is no block {}; the model has {}".format(unit.block, anatomy.depth))
+        if unit.tokens != geometry.tokens:
+            raise InputError("{} tokens enter every block of the dense model, not {}".format(
+                geometry.tokens, unit.tokens))
+        least = smallest_reachable(unit.label, unit.tokens, geometry.prefix)
+        if unit.label not in METHODS or not least <= unit.kept:
+            raise InputError("{} cannot leave {} of {} tokens".format(unit.label, unit.kept, unit.tokens))
+        if unit.kept == unit.tokens:
+            return split.dense_logits()
+        logits = []
+        for x in split.entering(unit.block):
+            state = TokenState()
+            block = anatomy.blocks[unit.block]
+            x = block.mlp(block.attention_reduce(x, METHODS[unit.label], unit.kept, state))
+            for block in anatomy.blocks[unit.block + 1:]:
+                x = block.mlp(block.attention(x, state))
+            logits.append(anatomy.head(x))
+        return collect(logits)
+
+    def _with_input(self, unit: Unit, split: Split) -> torch.Tensor:
+        """Logits with all blocks on n tokens: the prefix, and patches drawn at random for each image.
+
+        The job's seed decides; fewer tokens of an image are a part of its more, so that curves over n are smooth.
+        """
+        anatomy = self._anatomy
+        patches = unit.tokens - anatomy.prefix
+        if not 1 <= patches <= self._job.workload.model.geometry.tokens - anatomy.prefix:
+            raise InputError("the model's input cannot have {} tokens".format(unit.tokens))
+        generator = torch.Generator().manual_seed(self._job.seed)
+        logits = []
+        for batch in split.batches:
+            x = anatomy.embed(batch)  # (B, N, C)
+            order = torch.rand(x.shape[0], x.shape[1] - anatomy.prefix, generator=generator).argsort(1)
+            chosen = order[:, :patches].sort(1).values.to(x.device) + anatomy.prefix  # (B, n - P)
+            kept = x.gather(1, chosen.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+            x = torch.cat([x[:, :anatomy.prefix], kept], 1)
+            for block in anatomy.blocks:
+                x = block.module(x)
+            logits.append(anatomy.head(x))
+        return collect(logits)
+
+
+def collect(logits: List[torch.Tensor]) -> torch.Tensor:
+    """Logits of all batches, (images, K) fp32 on the host."""
+    return torch.cat([part.float().cpu() for part in logits])
+
+
+def compare(logits: torch.Tensor, dense: torch.Tensor, labels: torch.Tensor, computed_on: str) -> Judgement:
+    """Judge ``logits`` (images, K) against ``labels`` (images,) and the ``dense`` model's logits."""
+    guess = logits.argmax(1)
+    right = (guess == labels).tolist()
+    log_dense, log_reduced = dense.double().log_softmax(1), logits.double().log_softmax(1)
+    divergence = (log_dense.exp() * (log_dense - log_reduced)).sum(1).mean()
+    return Judgement(
+        images=len(right), correct=sum(right), agreeing=int((guess == dense.argmax(1)).sum()),
+        # Never negative but for rounding.
+        kl_nats=max(0.0, float(divergence)), computed_on=computed_on,
+        correct_bits="".join("1" if hit else "0" for hit in right))

@@ -10,13 +10,17 @@ from typing import Any, List, Optional, Tuple, cast
 
 import torch
 import torch.nn.functional as functional
-from tailfleet_schema.errors import InputError
-from tailfleet_schema.workload import Geometry
 from timm.models import vision_transformer as timm_vit
 from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
 from tailfleet_reduce.method import Evidence, Method, TokenState, gather_tokens
+from tailfleet_schema.errors import InputError
+from tailfleet_schema.workload import Geometry
+
+# What the installed timm's own module uses under these names: where it is defined moved between releases.
+_PATCH_EMBED = cast(Any, timm_vit).PatchEmbed
+_ATTENTION = cast(Any, timm_vit).Attention
 
 _MODELS = (timm_vit.VisionTransformer, VisionTransformerDistilled)
 _MODEL_METHODS = ("forward", "forward_features", "forward_head", "_pos_embed", "pool")
@@ -137,8 +141,8 @@ class Anatomy:
         self._model = cast(Any, model)
         self.prefix = int(self._model.num_prefix_tokens)
         self.has_class_token = self._model.cls_token is not None
-        self.blocks = [BlockAnatomy(block, self.prefix, self.has_class_token)
-                       for block in self._model.blocks]  # type: List[BlockAnatomy]
+        self.blocks: List[BlockAnatomy] = [
+            BlockAnatomy(block, self.prefix, self.has_class_token) for block in self._model.blocks]
 
     @property
     def depth(self) -> int:
@@ -148,7 +152,12 @@ class Anatomy:
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """(B, channels, size, size) → x (B, N, C): patches, prefix tokens, positions, norm before the blocks."""
         model = self._model
-        x = model._pos_embed(model.patch_embed(images))
+        x = model.patch_embed(images)
+        if isinstance(model, VisionTransformerDistilled) and "_pos_embed" not in vars(VisionTransformerDistilled):
+            # timm 0.6 writes this out in the distilled model's forward_features.
+            prefix = torch.cat([model.cls_token, model.dist_token], 1).expand(x.shape[0], -1, -1)
+            return cast(torch.Tensor, model.pos_drop(torch.cat([prefix, x], 1) + model.pos_embed))
+        x = model._pos_embed(x)
         if hasattr(model, "patch_drop"):
             x = model.patch_drop(x)
         return cast(torch.Tensor, model.norm_pre(x))
@@ -180,14 +189,14 @@ def dissect(model: nn.Module) -> Anatomy:
             raise _refusal(model, "its {} is not timm's".format(name))
     parts = cast(Any, model)
     _check_parts(model, model, _MODEL_PARTS)
-    if type(parts.patch_embed) is not timm_vit.PatchEmbed:
+    if type(parts.patch_embed) is not _PATCH_EMBED:
         raise _refusal(model, "its patch embedding is a {}".format(type(parts.patch_embed).__name__))
     if type(parts.blocks) is not nn.Sequential or not len(parts.blocks):
         raise _refusal(model, "its blocks are not a sequence")
     for block in parts.blocks:
         if type(block) is not timm_vit.Block:
             raise _refusal(model, "its blocks are {}".format(type(block).__name__))
-        if type(block.attn) is not timm_vit.Attention:
+        if type(block.attn) is not _ATTENTION:
             raise _refusal(model, "its attention is {}".format(type(block.attn).__name__))
         _check_parts(model, block, _BLOCK_PARTS)
         _check_parts(model, block.attn, _ATTENTION_PARTS)

@@ -8,8 +8,6 @@ own file, how a block is taken apart to :mod:`tailfleet_reduce.anatomy`.
 from typing import Dict, Optional
 
 import torch
-from tailfleet_schema.errors import ScheduleError
-from tailfleet_schema.schedule import MID, Schedule
 from torch import nn
 
 from tailfleet_reduce.anatomy import dissect
@@ -17,8 +15,10 @@ from tailfleet_reduce.method import Method, TokenState
 from tailfleet_reduce.pomt import Pomt
 from tailfleet_reduce.tome import ToMe
 from tailfleet_reduce.topk import TopK
+from tailfleet_schema.errors import ScheduleError
+from tailfleet_schema.schedule import MID, Schedule
 
-METHODS = {method.name: method for method in (TopK(), Pomt(), ToMe())}  # type: Dict[str, Method]
+METHODS: Dict[str, Method] = {method.name: method for method in (TopK(), Pomt(), ToMe())}
 """The methods that reduce, by the name that schedules use."""
 
 

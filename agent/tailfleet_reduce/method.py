@@ -8,6 +8,7 @@ Running the attention is left to :mod:`tailfleet_reduce.anatomy`.
 from typing import Optional
 
 import torch
+
 from tailfleet_schema.schedule import PLACEMENT
 
 
@@ -26,7 +27,7 @@ class Evidence:
         self.prefix = prefix
         self.has_class_token = has_class_token
         self.sizes = sizes  # (B, N) fp32: how many input tokens each token stands for; None: one each
-        self._probabilities = None  # type: Optional[torch.Tensor]
+        self._probabilities: Optional[torch.Tensor] = None
 
     def probabilities(self) -> torch.Tensor:
         """S = softmax(q kᵀ · scale + bias) over keys, (B, H, N, N); at least fp32, so that sums keep their order."""
@@ -90,7 +91,7 @@ class TokenState:
     """What one forward pass carries from block to block beside ``x``."""
 
     def __init__(self) -> None:
-        self.sizes = None  # type: Optional[torch.Tensor]  # (B, N) fp32, or None: one each
+        self.sizes: Optional[torch.Tensor] = None  # (B, N) fp32, or None: one each
         self.wanted = True
         """Whether any later block reads sizes; where none does, they are not computed."""
         self._follows = False

@@ -4,6 +4,8 @@
 score is the mean over all query rows. The class token's row alone is computed beside fused attention.
 """
 
+from typing import Optional
+
 import torch
 
 from tailfleet_reduce.method import Evidence, Method, Reduction, gather_tokens, with_prefix
@@ -48,6 +50,6 @@ class Selection(Reduction):
         """(B, N, C) → (B, m, C)."""
         return gather_tokens(x, self._index)
 
-    def sizes(self) -> None:
+    def sizes(self) -> Optional[torch.Tensor]:
         """One each: a selected token stands for itself."""
         return None

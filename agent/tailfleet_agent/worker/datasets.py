@@ -13,6 +13,7 @@ from typing import Any, Dict, Optional
 import numpy as np
 import torch
 import torch.nn.functional as functional
+
 from tailfleet_schema.errors import InputError, LabError
 from tailfleet_schema.workload import DatasetSpec, Geometry
 
@@ -84,7 +85,7 @@ def load(spec: DatasetSpec, artifacts_dir: str, split: str, limit: Optional[int]
         raise InputError("unknown split {!r}; known: {}".format(split, ", ".join(SPLITS)))
     what = "dataset {!r}".format(spec.name)
     arrays = read_arrays(read_artifact(artifacts_dir, spec.sha256, what), what)
-    missing = [name for name in ("images", "labels") + SPLITS if name not in arrays]
+    missing = [name for name in ("images", "labels", *SPLITS) if name not in arrays]
     if missing:
         raise InputError("{} lacks {}".format(what, ", ".join(missing)))
     images, labels = arrays["images"], arrays["labels"]
@@ -97,7 +98,8 @@ def load(spec: DatasetSpec, artifacts_dir: str, split: str, limit: Optional[int]
         raise InputError("{}: labels must lie between 0 and {}".format(what, spec.classes - 1))
     for name in SPLITS:
         index = arrays[name]
-        if index.dtype != np.int64 or index.ndim != 1 or (index.size and not 0 <= index.min() <= index.max() < len(labels)):
+        inside = not index.size or 0 <= index.min() <= index.max() < len(labels)
+        if index.dtype != np.int64 or index.ndim != 1 or not inside:
             raise InputError("{}: {} must be int64 indices of images".format(what, name))
     together = np.concatenate([arrays[name] for name in SPLITS])
     if len(np.unique(together)) != len(together):

@@ -9,6 +9,7 @@ the reducing one on are run again. Timing is left to ``timing``; a planner's use
 from typing import Dict, List, Optional
 
 import torch
+
 from tailfleet_agent.worker import datasets, models
 from tailfleet_reduce import METHODS, Anatomy, TokenState, apply, dissect
 from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Part, Unit
@@ -31,11 +32,11 @@ class Split:
         images = datasets.load(job.dataset, artifacts_dir, split, job.images)
         kind = models.TORCH_DTYPES[dtype]
         self.batches = [batch.to(device=device, dtype=kind)
-                        for batch in images.inputs(job.workload.model.geometry).split(BATCH)]
+                        for batch in torch.split(images.inputs(job.workload.model.geometry), BATCH)]
         self.labels = images.labels  # (images,) int64
         self._anatomy = anatomy
-        self._dense = None  # type: Optional[torch.Tensor]
-        self._entering = {}  # type: Dict[int, List[torch.Tensor]]
+        self._dense: Optional[torch.Tensor] = None
+        self._entering: Dict[int, List[torch.Tensor]] = {}
 
     def dense_logits(self) -> torch.Tensor:
         """(images, K) fp32 on the host."""
@@ -71,8 +72,8 @@ class Judge:
         self._artifacts_dir = artifacts_dir
         self._computed_on = computed_on
         self._device = device
-        self._anatomy_or_none = None  # type: Optional[Anatomy]
-        self._splits = {}  # type: Dict[str, Split]
+        self._anatomy_or_none: Optional[Anatomy] = None
+        self._splits: Dict[str, Split] = {}
         self._schedules = {schedule.digest: schedule for schedule in job.schedules}
 
     def judge(self, unit: Unit) -> Judgement:

@@ -9,12 +9,13 @@ from typing import Any, Dict
 import numpy as np
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
 from tailfleet_agent.worker.datasets import read_arrays, read_artifact
 from tailfleet_reduce import dissect
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.workload import ModelSpec
-from timm.models.vision_transformer import VisionTransformer
-from torch import nn
 
 OWN_CLASS = "VisionTransformer"
 

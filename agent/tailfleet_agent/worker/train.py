@@ -11,17 +11,18 @@ import argparse
 import math
 import sys
 import time
-from typing import Any, List, Optional
+from typing import Any, List, Optional, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
+from torch import nn
+
 from tailfleet_agent.worker import datasets, models
 from tailfleet_reduce import Anatomy, dissect
 from tailfleet_schema import codec
 from tailfleet_schema.errors import TailfleetError
 from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec
-from torch import nn
 
 BATCH = 64
 LEARNING_RATE = 1e-3
@@ -97,7 +98,7 @@ def train(model: nn.Module, images: datasets.Images, geometry: Geometry, epochs:
             logits = forward(anatomy, augment(inputs[index], background), part)
             loss = functional.cross_entropy(logits, labels[index], label_smoothing=LABEL_SMOOTHING)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             total += loss.detach()
@@ -111,7 +112,7 @@ def top1(model: nn.Module, images: datasets.Images, geometry: Geometry) -> float
     """Share of ``images`` that ``model`` names rightly."""
     inputs = images.inputs(geometry)
     with torch.no_grad():
-        guesses = torch.cat([model(part).argmax(1) for part in inputs.split(BATCH)])
+        guesses = torch.cat([model(part).argmax(1) for part in torch.split(inputs, BATCH)])
     return float((guesses == images.labels).float().mean())
 
 
@@ -145,7 +146,7 @@ def _run(given: Any) -> None:
         share = top1(model, datasets.load(dataset, given.artifacts, split), spec.geometry)
         print("top-1 on {} images: {:.2%}".format(split, share), file=sys.stderr, flush=True)
     with open(given.out, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **cast(Any, arrays))
 
 
 if __name__ == "__main__":

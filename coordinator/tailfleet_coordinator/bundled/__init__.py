@@ -10,11 +10,10 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from tailfleet_coordinator.bundled import digits
 from tailfleet_schema import codec
 from tailfleet_schema.errors import ConfigurationError
 from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec
-
-from tailfleet_coordinator.bundled import digits
 
 CHECKPOINT = Path(__file__).with_name("digits_vit.npz")
 TRAINING_EPOCHS = 120

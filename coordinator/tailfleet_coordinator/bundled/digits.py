@@ -14,6 +14,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
+
 from tailfleet_schema.errors import InternalError
 from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec
 

@@ -134,13 +134,21 @@ def tome(S, k, v, x, sizes, prefix, has_class_token, kept):
     return out, out_sizes
 
 
+def embedded(model, images):
+    patches = model.patch_embed(images)
+    tokens = [getattr(model, name, None) for name in ("cls_token", "dist_token", "reg_token")]
+    if model.no_embed_class:
+        patches = patches + model.pos_embed
+    x = torch.cat([token for token in tokens if token is not None] + [patches], 1)
+    return model.norm_pre(x if model.no_embed_class else x + model.pos_embed)
+
+
 def reduced_logits(model, schedule, images):
     """The reduced model in double precision, one image at a time, attention and reduction by the formulas."""
     model = model.double()
     rows = []
     for image in images.double():
-        x = model._pos_embed(model.patch_embed(image[None]))
-        x, sizes = model.norm_pre(x), None
+        x, sizes = embedded(model, image[None]), None
         for block, kept in zip(model.blocks, schedule.keep):
             attn, tokens = block.attn, x.shape[1]
             normed = block.norm1(x)

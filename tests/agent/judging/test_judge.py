@@ -1,0 +1,170 @@
+"""Judging units: against whole reduced models run the long way, and against counts made by hand."""
+
+import math
+
+import pytest
+import torch
+
+from tailfleet_agent.worker import datasets, judge, models
+from tailfleet_reduce import METHODS, apply
+from tailfleet_schema.curve import Part, Unit
+from tailfleet_schema.errors import InputError
+from tailfleet_schema.job import Job, JobKind
+from tailfleet_schema.schedule import Schedule, dense
+from tailfleet_schema.workload import Workload
+
+
+@pytest.fixture
+def order(artifacts, tiny):
+    """A function that makes a job of units and schedules on the tiny model, with a checkpoint and images."""
+    model = artifacts.model(checkpoint_sha256=artifacts.checkpoint())
+    dataset = artifacts.dataset()
+
+    def make(units, schedules=(), seed=7, images=None):
+        return Job("job", JobKind.PROFILE, Workload(model), list(units), 1, 1, seed, list(schedules), dataset, images)
+
+    return make
+
+
+def schedule(method, keep):
+    return Schedule(method, "tiny_vit", 17, 1, list(keep))
+
+
+def judged(artifacts, job, unit=None):
+    return judge.Judge(job, artifacts.folder, "host").judge(unit or job.units[0])
+
+
+def by_hand(artifacts, job, split, schedule=None, images=None):
+    """Logits of the dense or the reduced model, all images in one batch, and the labels."""
+    spec = job.workload.model
+    model = models.build(spec, artifacts.folder, seed=0)
+    found = datasets.load(job.dataset, artifacts.folder, split, images)
+    with torch.no_grad():
+        return (apply(model, schedule) if schedule else model)(found.inputs(spec.geometry)), found.labels
+
+
+@pytest.mark.parametrize("method", [*sorted(METHODS), "dense"])
+def test_accuracy_is_that_of_the_schedule_on_the_evaluation_images(artifacts, order, monkeypatch, method):
+    monkeypatch.setattr(judge, "BATCH", 4)
+    plan = schedule(method, [17, 17, 17] if method == "dense" else [17, 12, 9])
+    job = order([Unit(Part.ACCURACY, 17, 17, plan.digest)], [plan])
+    got = judged(artifacts, job)
+    logits, labels = by_hand(artifacts, job, "evaluation", plan)
+    whole, _ = by_hand(artifacts, job, "evaluation")
+    right = [int(a) == int(b) for a, b in zip(logits.argmax(1), labels)]
+    assert got.images == 10
+    assert got.correct_bits == "".join("01"[hit] for hit in right)
+    assert got.correct == sum(right)
+    assert got.agreeing == int((logits.argmax(1) == whole.argmax(1)).sum())
+    assert got.computed_on == "host"
+    expected = torch.nn.functional.kl_div(logits.log_softmax(1), whole.softmax(1), reduction="batchmean")
+    assert got.kl_nats == pytest.approx(max(0.0, float(expected)), abs=1e-5)
+    if method == "dense":
+        assert got.kl_nats == 0
+        assert got.agreeing == 10
+    else:
+        assert got.kl_nats > 1e-4
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 10**9], ids=["one block kept", "all blocks kept"])
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_loss_is_that_of_reducing_at_one_block_alone(artifacts, order, monkeypatch, method, cache_bytes):
+    monkeypatch.setattr(judge, "CACHE_BYTES", cache_bytes)
+    monkeypatch.setattr(judge, "BATCH", 3)
+    units = [Unit(Part.LOSS, 17, 11, method, block) for block in (1, 0, 2)]
+    job = order(units)
+    one = judge.Judge(job, artifacts.folder, "host")
+    for unit in units:
+        got = one.judge(unit)
+        keep = [17] * unit.block + [11] * (3 - unit.block)
+        logits, labels = by_hand(artifacts, job, "calibration", schedule(method, keep))
+        assert got.images == 8
+        assert got.correct_bits == "".join("01"[int(a) == int(b)] for a, b in zip(logits.argmax(1), labels))
+        whole, _ = by_hand(artifacts, job, "calibration")
+        expected = torch.nn.functional.kl_div(logits.log_softmax(1), whole.softmax(1), reduction="batchmean")
+        assert got.kl_nats == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_the_dense_model_runs_once_for_all_units(artifacts, order, monkeypatch):
+    units = [Unit(Part.LOSS, 17, kept, "topk", 1) for kept in (15, 12, 9, 5)]
+    one = judge.Judge(order(units), artifacts.folder, "host")
+    first = one.judge(units[0])
+    runs = []
+    block = one._anatomy.blocks[0].module
+    block.register_forward_hook(lambda *_: runs.append(1))
+    for unit in units[1:]:
+        one.judge(unit)
+    assert not runs
+    assert one.judge(units[0]) == first
+
+
+def test_nothing_lost_where_nothing_is_reduced(artifacts, order):
+    units = [Unit(Part.LOSS, 17, 17, "topk", 1), Unit(Part.INPUT, 17, 17)]
+    for unit in units:
+        got = judged(artifacts, order(units), unit)
+        assert got.agreeing == 8
+        assert got.kl_nats == pytest.approx(0, abs=1e-6)
+
+
+def test_input_subsets_are_random_but_seeded(artifacts, order):
+    unit = Unit(Part.INPUT, 6, 6)
+    first = judged(artifacts, order([unit], seed=1))
+    assert judged(artifacts, order([unit], seed=1)) == first
+    assert judged(artifacts, order([unit], seed=2)).kl_nats != first.kl_nats
+    assert first.kl_nats > judged(artifacts, order([Unit(Part.INPUT, 16, 16)], seed=1)).kl_nats > 0
+
+
+def test_input_subsets_keep_the_prefix_and_differ_between_images(artifacts, order):
+    unit = Unit(Part.INPUT, 6, 6)
+    one = judge.Judge(order([unit]), artifacts.folder, "host")
+    seen = []
+    one._anatomy.blocks[0].module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        embedded = [one._anatomy.embed(batch) for batch in one._split("calibration").batches]
+    one.judge(unit)
+    picked = [x for x in seen if x.shape[1] == 6]
+    x, kept = embedded[0], picked[0]
+    assert torch.equal(kept[:, 0], x[:, 0])
+    places = [[int((x[image] - token).abs().sum(1).argmin()) for token in kept[image]] for image in range(len(x))]
+    assert all(place == sorted(set(place)) for place in places)
+    assert len({tuple(place) for place in places}) > 1
+
+
+def test_images_limit_what_is_judged(artifacts, order):
+    got = judged(artifacts, order([Unit(Part.LOSS, 17, 9, "topk", 0)], images=5))
+    assert got.images == len(got.correct_bits) == 5
+
+
+@pytest.mark.parametrize(("unit", "sentence"), [
+    (Unit(Part.LOSS, 17, 9, "topk", 3), "no block 3; the model has 3"),
+    (Unit(Part.LOSS, 16, 9, "topk", 1), "17 tokens enter every block of the dense model, not 16"),
+    (Unit(Part.LOSS, 17, 5, "tome", 1), "tome cannot leave 5 of 17 tokens"),
+    (Unit(Part.LOSS, 17, 5, "magic", 1), "unknown method 'magic'"),
+    (Unit(Part.LOSS, 17, 17, "dense", 1), "dense cannot leave"),
+    (Unit(Part.INPUT, 1, 1), "cannot have 1 tokens"),
+    (Unit(Part.INPUT, 18, 18), "cannot have 18 tokens"),
+    (Unit(Part.MODEL, 17, 17), "timed, not judged"),
+])
+def test_units_that_do_not_fit_are_refused(artifacts, order, unit, sentence):
+    with pytest.raises(InputError, match=sentence):
+        judged(artifacts, order([unit]), unit)
+
+
+def test_a_schedule_that_the_job_does_not_carry_is_refused(artifacts, order):
+    job = order([Unit(Part.INPUT, 6, 6)])
+    with pytest.raises(InputError, match="does not carry the schedule abc"):
+        judged(artifacts, job, Unit(Part.ACCURACY, 17, 17, "abc"))
+
+
+def test_divergence_and_agreement_are_those_of_their_definitions():
+    whole = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]).log()
+    other = torch.tensor([[0.25, 0.5, 0.25], [0.1, 0.8, 0.1]]).log()
+    got = judge.compare(other, whole, torch.tensor([1, 0]), "board")
+    assert got.correct_bits == "10"
+    assert (got.images, got.correct, got.agreeing) == (2, 1, 1)
+    assert got.kl_nats == pytest.approx((0.5 * math.log(2) - 0.25 * math.log(2)) / 2)
+
+
+def test_the_dense_schedule_of_the_schema_is_judged_as_dense(artifacts, order, tiny):
+    plan = dense("tiny_vit", tiny.geometry)
+    assert judged(artifacts, order([Unit(Part.ACCURACY, 17, 17, plan.digest)], [plan])).agreeing == 10

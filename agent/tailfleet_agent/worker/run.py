@@ -68,7 +68,7 @@ def run(job: Job, todo: List[Visit], open_backend: Callable[[], Backend], open_j
         elif backend is None:
             note("building the model")
             backend = open_backend()
-            note("warming up on " + ", ".join(sorted(backend.describe().values())))
+            note("running on " + ", ".join(backend.describe().values()))
             _warm_up(backend)
         try:
             if unit.part in JUDGED_PARTS:
@@ -105,6 +105,6 @@ def _warm_up(backend: Backend) -> None:
             raise
 
 
-def _judging_order(unit: Unit) -> Tuple[str, str, int, int, int]:
+def _judging_order(unit: Unit) -> Tuple[str, int, str, int, int]:
     # By block: the judge keeps what enters a block while it tries counts there.
-    return unit.part.value, unit.label, unit.block, -unit.tokens, -unit.kept
+    return unit.part.value, unit.block, unit.label, -unit.tokens, -unit.kept

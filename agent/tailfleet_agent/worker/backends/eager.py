@@ -7,7 +7,6 @@ FIXED embeds, and runs the head on all tokens. SCHEDULE runs the reduced model t
 before the timed block. Timing itself is ``timing``'s; what tokens to drop is ``tailfleet_reduce``'s.
 """
 
-import gc
 from typing import Any, Callable, Dict, List, Set
 
 import timm
@@ -49,9 +48,6 @@ class EagerBackend(Backend):
         self._images = images.to(device=self._device, dtype=next(self._model.parameters()).dtype)
         with _NO_GRADIENTS():
             self._tokens = self._computed(lambda: self._anatomy.embed(self._images)).contiguous()  # (B, N, C)
-        # What lives as long as the job need not be looked through by each later collection.
-        gc.collect()
-        getattr(gc, "freeze", lambda: None)()
 
     def describe(self) -> Dict[str, str]:
         """Device, threads and versions."""

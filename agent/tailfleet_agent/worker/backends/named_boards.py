@@ -8,10 +8,11 @@ Jetsons, tensor cores with fp32 accumulation since Volta), and the software that
 *Estimated* (``launch_ns``): what one more kernel costs in eager PyTorch, mostly Python and dispatch on the
 board's own CPU; tens of microseconds on Jetson's small cores, several on a desktop.
 
-*Calibrated* (``efficiency``): the share of peak arithmetic that the best GEMM tile reaches. One scalar a board,
-set so that published latencies come out: DeiT-S, fp32, batch 1, dense on a TX2: 35.3 ms; DeiT-B on a TX2 stepping
-from about 47 to about 76 ms between 128 and 129 tokens; DINOv2-G on an AGX Orin stepping from about 57 to about
-82 ms near 128 tokens. Boards without a published anchor take the figure of the nearest relative.
+*Calibrated* (``efficiency``): the share of peak arithmetic that the best GEMM tile reaches. One scalar a board. That
+of the TX2 is set so that DeiT-S (fp32, batch 1, 197 tokens) takes the published 35.3 ms. Not fitted, for comparison:
+DeiT-B on a TX2 between 128 and 129 tokens, published about 47 → 76 ms, modelled 56 → 79 ms; DINOv2-G on an AGX Orin
+near 128 tokens, published about 57 → 82 ms, modelled 85 → 121 ms: the height of the step comes out (1.44 and 1.42),
+the level does not. The other boards' figures are estimates near the TX2's, held by no published anchor.
 """
 
 from dataclasses import dataclass

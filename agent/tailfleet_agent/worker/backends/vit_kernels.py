@@ -35,20 +35,7 @@ def fixed(geometry: Geometry, batch: int) -> List[Kernel]:
 
 def attention(geometry: Geometry, batch: int, n: int, fused: bool, sized: bool = False) -> List[Kernel]:
     """The attention half of one block; ``sized``: with logits shifted by the log of each key's size."""
-    tokens = batch * n * geometry.dim
-    kernels: List[Kernel] = [Stream(2 * tokens), Gemm(1, batch * n, 3 * geometry.dim, geometry.dim)]
-    if sized:
-        kernels.append(Stream(2 * batch * n))
-    if fused:
-        kernels.append(FusedAttention(batch * geometry.heads, n, geometry.dim // geometry.heads))
-    else:
-        kernels.extend(_explicit(geometry, batch, n))
-        if sized:
-            kernels.append(Stream(2 * batch * geometry.heads * n * n))
-    kernels.append(Stream(2 * tokens))                                 # heads side by side again
-    kernels.append(Gemm(1, batch * n, geometry.dim, geometry.dim))     # projection
-    kernels.append(Stream(3 * tokens))                                 # residual
-    return kernels
+    return [*_opening(geometry, batch, n), *_mixing(geometry, batch, n, n, fused, sized), *_closing(geometry, batch, n)]
 
 
 def mlp(geometry: Geometry, batch: int, n: int) -> List[Kernel]:
@@ -60,7 +47,7 @@ def mlp(geometry: Geometry, batch: int, n: int) -> List[Kernel]:
 
 def attention_reduce(geometry: Geometry, batch: int, method: str, n: int, m: int, fused: bool,
                      sized: bool = False) -> List[Kernel]:
-    """The attention half of one block that then leaves ``m`` of ``n`` tokens by ``method``.
+    """The attention half of one block that leaves ``m`` of ``n`` tokens by ``method``; the projection sees ``m``.
 
     Raises ``InputError`` for a method whose kernels are not known here.
     """
@@ -68,57 +55,84 @@ def attention_reduce(geometry: Geometry, batch: int, method: str, n: int, m: int
         return attention(geometry, batch, n, fused, sized)
     if method not in _REDUCTIONS:
         raise InputError("virtual boards do not know what method {!r} costs".format(method))
-    # POMT scores by the whole attention matrix: only an explicit softmax has it.
-    half = attention(geometry, batch, n, fused and method != "pomt", sized)
-    return half + _REDUCTIONS[method](geometry, batch, n, m)
+    reduction = _REDUCTIONS[method](geometry, batch, n, m, fused, sized)
+    return [*_opening(geometry, batch, n), *reduction, *_closing(geometry, batch, m)]
 
 
-def _explicit(geometry: Geometry, batch: int, n: int) -> List[Kernel]:
-    heads, width, square = batch * geometry.heads, geometry.dim // geometry.heads, batch * geometry.heads * n * n
-    return [
-        Stream(6 * batch * n * geometry.dim, launches=3),   # q, k, v made contiguous
-        Gemm(heads, n, n, width),                           # q kᵀ
-        Stream(2 * square),                                 # scale
-        Stream(2 * square),                                 # softmax
-        Gemm(heads, n, width, n),                           # · v
-    ]
+def _opening(geometry: Geometry, batch: int, n: int) -> List[Kernel]:
+    """Norm, and q, k, v."""
+    return [Stream(2 * batch * n * geometry.dim), Gemm(1, batch * n, 3 * geometry.dim, geometry.dim)]
 
 
-def _topk(geometry: Geometry, batch: int, n: int, m: int) -> List[Kernel]:
+def _closing(geometry: Geometry, batch: int, n: int) -> List[Kernel]:
+    """Projection and residual."""
+    return [Gemm(1, batch * n, geometry.dim, geometry.dim), Stream(3 * batch * n * geometry.dim)]
+
+
+def _mixing(geometry: Geometry, batch: int, queries: int, n: int, fused: bool, sized: bool) -> List[Kernel]:
+    """``softmax(q kᵀ) v`` for ``queries`` of ``n`` tokens, and heads side by side again."""
+    heads, width = batch * geometry.heads, geometry.dim // geometry.heads
+    square = heads * queries * n
+    kernels: List[Kernel] = [Stream(2 * batch * n)] if sized else []  # log of sizes
+    if fused:
+        kernels.append(FusedAttention(heads, queries, n, width))
+    else:
+        kernels += [
+            Stream(6 * batch * n * geometry.dim, launches=3),   # q, k, v made contiguous
+            Gemm(heads, queries, n, width), Stream(2 * square),  # q kᵀ, scaled
+            Stream(2 * square), Gemm(heads, queries, width, n),  # softmax, · v
+        ]
+        if sized:
+            kernels.append(Stream(2 * square))
+    return [*kernels, Stream(2 * batch * queries * geometry.dim)]
+
+
+def _topk(geometry: Geometry, batch: int, n: int, m: int, fused: bool, sized: bool) -> List[Kernel]:
     heads, width = batch * geometry.heads, geometry.dim // geometry.heads
     return [
-        Gemm(heads, 1, n, width), Stream(2 * heads * n), Stream(heads * n),       # the CLS row, mean over heads
-        SORT, Stream(2 * batch * m * geometry.dim), Stream(2 * batch * m * geometry.dim),  # gather, prefix in front
+        Stream(2 * heads * width), Gemm(heads, 1, n, width), Stream(2 * heads * n), Stream(heads * n),  # the CLS row
+        SORT, Stream(4 * batch * m, launches=3),                # positions of the kept, prefix in front
+        Stream(2 * batch * m * geometry.dim), *_mixing(geometry, batch, m, n, fused, sized),  # their queries alone
+        Stream(2 * batch * m * geometry.dim),                   # the kept of x
     ]
 
 
-def _pomt(geometry: Geometry, batch: int, n: int, m: int) -> List[Kernel]:
+def _pomt(geometry: Geometry, batch: int, n: int, m: int, fused: bool, sized: bool) -> List[Kernel]:
     heads, width = batch * geometry.heads, geometry.dim
+    join: List[Kernel] = [
+        Stream(2 * batch * m * width), Gemm(batch, 1, width, n), Stream(2 * batch * m * width),  # kept, mean, together
+    ]
     return [
-        Stream(heads * n * n), Stream(batch * n * n),             # max over heads, sum over rows
-        Stream(2 * batch * n, launches=2),                        # divided by each image's maximum
-        Stream(batch * n * width), Stream(4 * batch * n, launches=3),  # values: max over heads, sum, softmax, +
-        SORT,
-        Stream(2 * batch * m * width),                            # gather the kept
-        Stream(batch * (n - m) * width, launches=2),              # mean of the rest
-        Stream(2 * batch * m * width),                            # side by side
+        # It scores by the whole attention matrix, which only explicit attention has.
+        *_mixing(geometry, batch, n, n, False, sized),
+        Stream(heads * n * n), Stream(batch * n * n),                  # maximum over heads, sum over rows
+        Stream(2 * batch * n, launches=2),                             # over each image's maximum
+        Stream(batch * n * width), Stream(4 * batch * n, launches=3),  # values: maximum over heads, sum, softmax, +
+        SORT, Stream(4 * batch * m, launches=3),                       # positions of the kept, prefix in front
+        Stream(4 * batch * n, launches=3),                             # weights of the mean
+        *join, *join,                                                  # of x, and of what attention gave
     ]
 
 
-def _tome(geometry: Geometry, batch: int, n: int, m: int) -> List[Kernel]:
+def _tome(geometry: Geometry, batch: int, n: int, m: int, fused: bool, sized: bool) -> List[Kernel]:
     width, head = geometry.dim, geometry.dim // geometry.heads
-    half = (n + 1) // 2
+    merged = n - m
+    a, b = (n + 1) // 2, n // 2
+    join: List[Kernel] = [
+        Stream(2 * batch * merged * width), Gemm(batch, b, width, merged),  # gather, sum by a small matrix
+        Stream(5 * batch * b * width, launches=2),                          # + b · share
+        Stream(2 * batch * (a - merged) * width), Stream(2 * batch * m * width),  # unmerged, together
+    ]
     return [
         Stream(batch * n * (width + head)), Stream(4 * batch * n * head, launches=2),  # mean over heads, normalised
-        Stream(2 * batch * n * head, launches=2),                 # even and odd positions
-        Gemm(batch, half, n - half, head), Stream(batch * half * (n - half), launches=2),  # similarity, best match
-        SORT, Stream(4 * batch * half, launches=4),               # which a goes to which b
-        Stream(2 * batch * n * width), Stream(2 * batch * n * width, launches=3),      # times size, taken apart
-        Stream(3 * batch * (n - m) * width, launches=2),          # added to where they merge, with their sizes
-        Stream(2 * batch * m * width), Stream(2 * batch * m * width, launches=2),      # side by side, over size
+        Gemm(batch, a, b, head), Stream(batch * a * b),                # similarity, best match
+        SORT, SORT, Stream(4 * batch * a, launches=4),                 # who merges, and into whom
+        Stream(4 * batch * b * merged, launches=4), Stream(4 * batch * b, launches=4),  # the matrix, sizes, shares
+        *_mixing(geometry, batch, n, n, fused, sized), *join, *join,   # of x, and of what attention gave
+        Stream(2 * batch * m, launches=2),                             # sizes
     ]
 
 
-_REDUCTIONS: Dict[str, Callable[[Geometry, int, int, int], List[Kernel]]] = {
+_REDUCTIONS: Dict[str, Callable[[Geometry, int, int, int, bool, bool], List[Kernel]]] = {
     "topk": _topk, "pomt": _pomt, "tome": _tome,
 }

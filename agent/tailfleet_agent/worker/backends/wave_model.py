@@ -52,7 +52,8 @@ class FusedAttention(NamedTuple):
     """``softmax(q kᵀ) v`` in one kernel, for ``heads`` (batch × heads) heads of ``width``."""
 
     heads: int
-    tokens: int
+    queries: int
+    keys: int
     width: int
 
 
@@ -108,11 +109,10 @@ def _tiled_ns(profile: Profile, dtype: str, gemm: Gemm, tile: Tile) -> float:
 
 
 def _fused_ns(profile: Profile, dtype: str, kernel: FusedAttention) -> float:
-    blocks = _ceil(kernel.tokens, FUSED_ROWS)
-    waves = _ceil(kernel.heads * blocks, profile.sms)
-    tile_flops = 4.0 * FUSED_ROWS * blocks * FUSED_ROWS * kernel.width
+    waves = _ceil(kernel.heads * _ceil(kernel.queries, FUSED_ROWS), profile.sms)
+    tile_flops = 4.0 * FUSED_ROWS * _ceil(kernel.keys, FUSED_ROWS) * FUSED_ROWS * kernel.width
     arithmetic_ns = waves * tile_flops / (sm_flops_per_ns(profile, dtype) * FUSED_SHARE)
-    moved = 4 * kernel.heads * kernel.tokens * kernel.width * ELEMENT_BYTES[dtype]
+    moved = 2 * kernel.heads * (kernel.queries + kernel.keys) * kernel.width * ELEMENT_BYTES[dtype]
     return max(arithmetic_ns, bytes_ns(profile, moved))
 
 

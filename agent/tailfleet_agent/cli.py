@@ -63,6 +63,9 @@ def enroll(options: Any) -> int:
                                           config.worker_python, config.ca))
     what = "virtual board ({})".format(options.virtual) if options.virtual else "board"
     print("enrolled as {} {} at {}".format(what, reply.board, config.url))
+    if not options.virtual and facts.software.torch is None:
+        print("warning: {} cannot import torch: nothing can be measured until it can, or until another interpreter is"
+              " named with --worker-python".format(config.worker_python), file=sys.stderr)
     return 0
 
 

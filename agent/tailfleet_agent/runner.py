@@ -22,7 +22,7 @@ def worker_command(python: str) -> List[str]:
     """The command that starts the measured child, from the zipapp that this code lies in or the installed package."""
     archive = getattr(globals().get("__loader__"), "archive", None)
     if archive is not None:
-        return [python, str(archive), "worker"]
+        return [python, os.path.abspath(str(archive)), "worker"]
     return [python, "-m", "tailfleet_agent.worker"]
 
 

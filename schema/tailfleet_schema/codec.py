@@ -164,6 +164,9 @@ def _anything(data: Any, path: str) -> Any:
 
 def _generic(kind: Any) -> Tuple[Any, Tuple[Any, ...]]:
     """The plain container behind ``List[int]`` and its arguments; Python 3.6 calls it ``typing.List``."""
+    if type(kind).__name__ == "UnionType":
+        # Python 3.10 to 3.13 write ``X | None`` as a type of its own.
+        return Union, kind.__args__
     outer = getattr(kind, "__origin__", None)
     arguments = getattr(kind, "__args__", None) or ()
     plain: Dict[Any, Any] = {List: list, Dict: dict}

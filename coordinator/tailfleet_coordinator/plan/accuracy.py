@@ -1,0 +1,205 @@
+"""What a schedule will lose, from a profile: predictions with one block alone reducing N → m.
+
+The loss of one reduction is estimated in percentage points of top-1 in three steps, since on a few hundred images
+one image is half a point and most gentle reductions change none:
+
+1. *KL-smoothed.* Over the whole profile the drop of top-1 follows the mean KL divergence from the dense model as
+   ``D·(1 − exp(−KL/τ))``, D the dense top-1 above chance; τ is fitted, discordant images deciding the weights.
+   The estimate of one (block, count) is the mean of its own drop and of this curve, weighed by their variances. So
+   reductions that lose no image are still told apart, by how far they move the predictions.
+2. *Cautious.* One standard deviation is added: a loss that is exceeded once in six times. This one is searched on.
+3. *Monotone.* Fewer tokens at a block never lose less: isotonic regression over m.
+
+Losses of several blocks add, telescoping: reducing n → m at block l costs ``max(0, d(l, m) − d(l, n))``, so splitting
+one reduction over two places never looks cheaper by itself. Between profiled blocks and counts d is linear. Blocks
+outside the profiled ones and counts below the smallest profiled one are no candidates.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailfleet_schema.curve import Judgement, Part, UnitResult
+from tailfleet_schema.errors import InputError
+from tailfleet_schema.schedule import Schedule
+from tailfleet_schema.workload import Geometry
+
+RESOLUTION_POINTS = 0.001
+"""Losses are rounded up to this, far below what a profile can tell: it bounds the size of a Pareto front."""
+
+_Array = NDArray[np.float64]
+
+
+class LossModel(Protocol):
+    """What the search asks of a measure of loss. Losses are whole multiples of ``unit``, so that sums are exact."""
+
+    @property
+    def unit(self) -> float:
+        """Percentage points (or percent) of one unit."""
+
+    def allows(self, block: int, m: int) -> bool:
+        """Whether ``block`` may reduce to m tokens."""
+
+    def step_units(self, block: int, n: int, m: int) -> int:
+        """The loss that reducing n → m at ``block`` adds; never negative, 0 for m = n."""
+
+
+@dataclass(frozen=True, eq=False)
+class AccuracyProfile:
+    """Losses in percentage points of top-1 on the calibration images."""
+
+    tokens: int
+    images: int
+    dense_top1: float
+    """Percent."""
+    blocks: tuple[int, ...]
+    """Profiled blocks, ascending; others in between are interpolated."""
+    counts: tuple[int, ...]
+    """Profiled counts, ascending, the full count (loss 0) last."""
+    expected: _Array  # (blocks, counts)
+    cautious: _Array  # (blocks, counts)
+
+    @classmethod
+    def fit(cls, geometry: Geometry, method: str, results: Sequence[UnitResult]) -> "AccuracyProfile":
+        """From the LOSS results of ``method``; others are ignored.
+
+        The dense model is the unit N → N. Raises ``InputError`` where it, or a block × count, is missing.
+        """
+        judged = {
+            (r.unit.block, r.unit.kept): r.judgement
+            for r in results
+            if r.unit.part is Part.LOSS
+            and r.unit.label == method
+            and r.unit.tokens == geometry.tokens
+            and r.judgement is not None
+        }
+        dense = next((j for (_, kept), j in judged.items() if kept == geometry.tokens), None)
+        places = [place for place in judged if place[1] < geometry.tokens]
+        if dense is None or not places:
+            raise InputError(f"the profile of {method!r} lacks the dense model or any reduction")
+        blocks = sorted({block for block, _ in places})
+        counts = sorted({kept for _, kept in places})
+        missing = [(b, m) for b in blocks for m in counts if (b, m) not in judged]
+        if missing:
+            raise InputError(f"the profile of {method!r} lacks block {missing[0][0]} with {missing[0][1]} tokens")
+        table = [[judged[block, m] for m in counts] for block in blocks]
+        expected, deviation = _estimates(dense, table, geometry.classes)
+        rising = np.array([_falling(row) for row in expected])
+        cautious = np.array([_falling(row) for row in expected + deviation])
+        whole = np.zeros((len(blocks), 1))
+        return cls(
+            geometry.tokens,
+            dense.images,
+            100.0 * dense.correct / dense.images,
+            tuple(blocks),
+            (*counts, geometry.tokens),
+            np.hstack([rising, whole]),
+            np.hstack([cautious, whole]),
+        )
+
+    def allows(self, block: int, m: int) -> bool:
+        """Whether the profile knows of such a reduction, at least by interpolation."""
+        return self.blocks[0] <= block <= self.blocks[-1] and m >= self.counts[0]
+
+    @property
+    def unit(self) -> float:
+        """A thousandth of a point."""
+        return RESOLUTION_POINTS
+
+    def step_units(self, block: int, n: int, m: int) -> int:
+        """Cautious loss of reducing n → m at ``block``, rounded up."""
+        added = self._loss(self.cautious, block, m) - self._loss(self.cautious, block, n)
+        return math.ceil(max(0.0, added) / RESOLUTION_POINTS - 1e-9)
+
+    def expected_drop(self, schedule: Schedule) -> float:
+        """Best guess of what ``schedule`` loses, in points; not cautious."""
+        return sum(
+            max(0.0, self._loss(self.expected, block, m) - self._loss(self.expected, block, n))
+            for block, (n, m) in enumerate(zip(schedule.entering, schedule.keep, strict=True))
+            if m < n
+        )
+
+    def is_interpolated(self, schedule: Schedule) -> bool:
+        """Whether a reduction of ``schedule`` was not profiled itself."""
+        return any(
+            block not in self.blocks or schedule.keep[block] not in self.counts for block in schedule.reducing_blocks
+        )
+
+    def _loss(self, table: _Array, block: int, m: int) -> float:
+        at_count = [float(np.interp(m, self.counts, row)) for row in table]
+        return float(np.interp(block, self.blocks, at_count))
+
+
+@dataclass(frozen=True)
+class TokenWork:
+    """Stands in where a model has no labelled images: the percentage of token × block that is not computed.
+
+    It says how much of the dense computation is left out, and nothing of accuracy.
+    """
+
+    geometry: Geometry
+
+    def allows(self, block: int, m: int) -> bool:
+        """Anything but the last block, whose tokens nothing but its own MLP still sees."""
+        return block < self.geometry.depth - 1 or self.geometry.depth == 1
+
+    @property
+    def unit(self) -> float:
+        """One token in one block, in percent of all tokens × blocks."""
+        return 100.0 / (self.geometry.depth * self.geometry.tokens)
+
+    def step_units(self, block: int, n: int, m: int) -> int:
+        """Tokens dropped × blocks from here on."""
+        return (n - m) * (self.geometry.depth - block)
+
+
+def _estimates(dense: Judgement, table: Sequence[Sequence[Judgement]], classes: int) -> tuple[_Array, _Array]:
+    """Expected drop in points, and its standard deviation, for each block × count."""
+    images = dense.images
+    kl = np.array([[max(0.0, j.kl_nats) for j in row] for row in table])
+    drop = np.array([[dense.correct - j.correct for j in row] for row in table]) * 100.0 / images
+    discordant = np.array([[_discordant(dense, j) for j in row] for row in table])
+    # One more than was seen: that no image changed is no proof that none ever does.
+    own_variance = (discordant + 1.0) * (100.0 / images) ** 2
+    ceiling = max(100.0 * dense.correct / images - 100.0 / max(classes, 1), 100.0 / images)
+    curve = _drop_of_kl(kl, drop, own_variance, ceiling)
+    usual = curve(kl)
+    usual_variance = (0.5 * usual) ** 2 + (25.0 / images) ** 2
+    precision = 1.0 / own_variance + 1.0 / usual_variance
+    expected = np.maximum((drop / own_variance + usual / usual_variance) / precision, 0.0)
+    return expected, np.sqrt(1.0 / precision)
+
+
+def _discordant(dense: Judgement, reduced: Judgement) -> int:
+    """Images that exactly one of the two gets right; without the single answers as many as must be."""
+    if len(dense.correct_bits) == len(reduced.correct_bits) == dense.images:
+        return sum(a != b for a, b in zip(dense.correct_bits, reduced.correct_bits, strict=True))
+    return abs(dense.correct - reduced.correct)
+
+
+def _drop_of_kl(kl: _Array, drop: _Array, variance: _Array, ceiling: float) -> Callable[[_Array], _Array]:
+    """``D·(1 − exp(−KL/τ))`` with the τ of least weighted squares, on a grid a tenth of an octave fine."""
+    positive = kl[kl > 0]
+    if not positive.size:
+        return np.zeros_like
+    steps = math.ceil(10 * math.log2(100.0 * float(positive.max()) / (0.1 * float(positive.min())))) + 1
+    grid = 0.1 * float(positive.min()) * 2.0 ** (np.arange(steps) / 10)
+    errors = [float((((drop - ceiling * -np.expm1(-kl / tau)) ** 2) / variance).sum()) for tau in grid]
+    best = float(grid[int(np.argmin(errors))])
+    return lambda at: np.asarray(ceiling * -np.expm1(-at / best))
+
+
+def _falling(values: _Array) -> _Array:
+    """The nearest sequence (least squares) that never rises: pool adjacent violators."""
+    pools: list[tuple[float, int]] = []
+    for value in values:
+        mean, size = float(value), 1
+        while pools and pools[-1][0] < mean:
+            other, count = pools.pop()
+            mean, size = (mean * size + other * count) / (size + count), size + count
+        pools.append((mean, size))
+    return np.array([mean for mean, size in pools for _ in range(size)])

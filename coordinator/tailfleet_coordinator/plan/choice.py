@@ -1,0 +1,142 @@
+"""Which point of a front to take for an objective, or in words with figures why none.
+
+*Do not prune* is always a candidate: it wins wherever the best that the objective allows is not predicted to beat the
+dense model by more than the two intervals together. Left to others: finding the front.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailfleet_coordinator.plan.latency import Prediction
+from tailfleet_coordinator.plan.verdict import against_dense, in_ms, points
+from tailfleet_schema.campaign import Objective
+
+
+@dataclass(frozen=True)
+class Options:
+    """A front, by rising latency and falling loss, and what it is compared with."""
+
+    method: str
+    latency_ns: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    """Points of top-1 where ``dense_top1`` is known, else percent of token work left out."""
+    dense: Prediction
+    dense_top1: float | None
+    """Percent of calibration images; None: the model has no labelled images."""
+    predict: Callable[[int], Prediction]
+    """The prediction, with its interval, of a point of the front."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A point of the front; with ``refusal`` the best that was considered (or None), and why it is not taken."""
+
+    point: int | None
+    refusal: str | None = None
+
+
+def choose(options: Options, objective: Objective) -> Choice:
+    """The point that ``objective`` (see there) asks for.
+
+    A latency budget is kept with the interval's upper end where any point does, else with the prediction itself.
+    """
+    judged = options.dense_top1 is not None
+    budget_ns = _budget_ns(objective, options.dense)
+    if objective.utility_alpha is not None:
+        if not judged:
+            return Choice(None, "a utility weighs accuracy, and there are no labelled images: give a latency budget")
+        return _unless_dense(options, _by_utility(options, objective.utility_alpha))
+    if objective.max_accuracy_drop is not None and judged:
+        return _fastest(options, objective.max_accuracy_drop, budget_ns)
+    if budget_ns is None:
+        return Choice(
+            None, "an accuracy limit cannot be checked, as there are no labelled images: give a latency budget"
+        )
+    return _least_loss(options, budget_ns)
+
+
+def beats(prediction: Prediction, dense: Prediction) -> bool:
+    """Whether ``prediction`` is below ``dense`` by more than both intervals together (in quadrature)."""
+    half = np.hypot(prediction.high_ns - prediction.ns, dense.high_ns - dense.ns)
+    return bool(dense.ns - prediction.ns > half)
+
+
+def no_gain(prediction: Prediction, dense: Prediction) -> str:
+    """Why a prediction does not beat dense: "predicted at … against … dense: …"."""
+    figures = f"predicted at {in_ms(prediction.ns)} against {in_ms(dense.ns)} dense"
+    if prediction.ns >= dense.ns:
+        return figures + ": scoring costs more than fewer tokens save"
+    half = float(np.hypot(prediction.high_ns - prediction.ns, dense.high_ns - dense.ns))
+    return figures + f": the gain is within the uncertainty of ±{in_ms(half)}"
+
+
+def _budget_ns(objective: Objective, dense: Prediction) -> float | None:
+    if objective.latency_share is not None:
+        return objective.latency_share * dense.ns
+    return None if objective.latency_ns is None else float(objective.latency_ns)
+
+
+def _fastest(options: Options, most_drop: float, budget_ns: float | None) -> Choice:
+    """The fastest point that loses at most ``most_drop``, and within the budget, if any."""
+    allowed = np.flatnonzero(options.loss <= most_drop + 1e-9)
+    limit = f"{options.method} that keeps top-1 within {points(most_drop)}"
+    faster = [int(i) for i in allowed if options.latency_ns[i] < options.dense.ns * (1 - 1e-9)]
+    if not faster:
+        gentle = [int(i) for i in np.flatnonzero(options.latency_ns < options.dense.ns * (1 - 1e-9))]
+        if not gentle:
+            return Choice(None, f"no reduction by {options.method} is predicted faster than dense at all: {_idle()}")
+        best = min(gentle, key=lambda i: float(options.loss[i]))
+        figure = f"the gentlest faster one may lose {points(float(options.loss[best]))}"
+        return Choice(best, f"no reduction by {limit} is predicted faster than dense; {figure}")
+    best = faster[0]
+    prediction = options.predict(best)
+    if not beats(prediction, options.dense):
+        return Choice(best, f"the best of {limit} is {no_gain(prediction, options.dense)}")
+    if budget_ns is not None and prediction.ns > budget_ns:
+        figures = f"{in_ms(prediction.ns)} ({against_dense(prediction.ns, options.dense.ns)})"
+        return Choice(
+            best, f"the budget of {in_ms(budget_ns)} cannot be met: the fastest of {limit} is predicted at {figures}"
+        )
+    return Choice(best)
+
+
+def _least_loss(options: Options, budget_ns: float) -> Choice:
+    """The point that loses least within the budget."""
+    if options.dense.ns <= budget_ns:
+        return Choice(None, f"dense already meets the budget of {in_ms(budget_ns)}, with {in_ms(options.dense.ns)}")
+    within = [int(i) for i in np.flatnonzero(options.latency_ns <= budget_ns)]
+    if not within:
+        if not len(options.latency_ns) or options.latency_ns[0] >= options.dense.ns * (1 - 1e-9):
+            return Choice(None, f"no reduction by {options.method} is predicted faster than dense at all: {_idle()}")
+        closest = options.predict(0)
+        figures = f"{in_ms(closest.ns)} ({against_dense(closest.ns, options.dense.ns)})"
+        budget = f"the budget of {in_ms(budget_ns)}"
+        return Choice(0, f"{budget} cannot be met by {options.method}: the closest is predicted at {figures}")
+    # By rising loss, which is by falling latency.
+    sure = next((i for i in reversed(within) if options.predict(i).high_ns <= budget_ns), None)
+    return _unless_dense(options, within[-1] if sure is None else sure)
+
+
+def _by_utility(options: Options, alpha: float) -> int | None:
+    """The point of the highest α·(1 − L/L_dense) + (1 − α)·A/A_dense; None where that is dense."""
+    top1 = max(options.dense_top1 or 0.0, 1e-9)
+    utility = alpha * (1 - options.latency_ns / options.dense.ns) + (1 - alpha) * (1 - options.loss / top1)
+    if not len(utility) or utility.max() <= 1 - alpha:
+        return None
+    return int(np.argmax(utility))
+
+
+def _unless_dense(options: Options, point: int | None) -> Choice:
+    if point is None:
+        return Choice(None, f"no reduction by {options.method} has a higher utility than dense")
+    prediction = options.predict(point)
+    if beats(prediction, options.dense):
+        return Choice(point)
+    return Choice(point, f"the best of {options.method} is {no_gain(prediction, options.dense)}")
+
+
+def _idle() -> str:
+    return "scoring costs more than fewer tokens save"

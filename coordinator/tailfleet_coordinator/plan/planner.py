@@ -1,0 +1,237 @@
+"""One plan: for one model, board, method and objective, which tokens to drop where, or why to drop none.
+
+Puts the parts together: latency model, loss model, candidate counts, exact search or the published rule, and the choice
+by objective. Left to others: measuring what goes in, and judging on the board what comes out (``outcome``).
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tailfleet_coordinator.plan import choice
+from tailfleet_coordinator.plan.accuracy import AccuracyProfile, LossModel, TokenWork
+from tailfleet_coordinator.plan.latency import LatencyModel, Prediction
+from tailfleet_coordinator.plan.rules import ALPHA, input_accuracy, pomt_rule
+from tailfleet_coordinator.plan.search import Front, Problem, search
+from tailfleet_coordinator.plan.statistics import stability, summarise
+from tailfleet_coordinator.plan.treads import find_treads
+from tailfleet_coordinator.plan.verdict import DO_NOT_PRUNE, PREDICTED_ONLY, against_dense, in_ms, points
+from tailfleet_schema.campaign import Objective
+from tailfleet_schema.curve import Part, UnitResult
+from tailfleet_schema.errors import InputError
+from tailfleet_schema.schedule import Schedule, smallest_reachable
+from tailfleet_schema.workload import ModelSpec
+
+MOST_FRONT_POINTS = 32
+"""Kept of a front for people to look at, both ends among them."""
+
+REDUCES_ONCE: frozenset[str] = frozenset()
+"""Methods that may reduce at one block alone. POMT is published with one block; nothing in it forbids several."""
+
+
+@dataclass(frozen=True)
+class PlanInput:
+    """Everything a plan follows from; the same input gives the same plan."""
+
+    model: ModelSpec
+    method: str
+    planner: str
+    """``optimal`` or ``pomt-rule``."""
+    objective: Objective
+    sweep: list[UnitResult]
+    """All results of one sweep of this model on the board."""
+    profile: list[UnitResult]
+    """LOSS results of the method, for ``pomt-rule`` INPUT results besides; empty where there are no images."""
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """A schedule that no other beats in latency and loss, by prediction."""
+
+    latency_ns: float
+    loss: float
+    """Cautious loss in points of top-1; for models without images the percent of token × block left out."""
+    keep: list[int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, and what to expect of it. Times are quiet times of one call."""
+
+    schedule: Schedule | None
+    """None: do not prune."""
+    dense_ns: float
+    predicted_ns: float
+    """Of ``schedule``; of the best that was considered, or of dense, where it is None."""
+    predicted_low_ns: float
+    predicted_high_ns: float
+    expected_drop: float | None
+    """Points of top-1 on calibration images, a best guess; None where there is no profile or no schedule."""
+    verdict: str
+    front: list[FrontPoint] = field(default_factory=list)
+
+
+def make_plan(given: PlanInput) -> Plan:
+    """The plan for ``given``.
+
+    Raises ``InputError`` for a sweep that lacks a part, for a model with images but no profile, and for an
+    unknown planner.
+    """
+    if given.planner not in ("optimal", "pomt-rule"):
+        raise InputError(f"unknown planner {given.planner!r}; known: optimal, pomt-rule")
+    summaries = summarise(given.sweep)
+    latency = LatencyModel.fit(given.model.geometry, summaries)
+    profile = _profile(given)
+    if given.method not in latency.overheads:
+        plan = _refusal(latency.dense, f"the board could not time {given.method}, so what it would cost is not known")
+    elif given.planner == "pomt-rule":
+        plan = _by_rule(given, latency, profile)
+    else:
+        plan = _by_search(given, latency, profile, find_treads(summaries).candidates)
+    steady = stability(given.sweep)
+    if steady.stable:
+        return plan
+    return _with_verdict(plan, f"{plan.verdict} (the sweep is unstable: {steady.reason})")
+
+
+def _profile(given: PlanInput) -> AccuracyProfile | None:
+    if any(r.unit.part is Part.LOSS and r.unit.label == given.method for r in given.profile):
+        return AccuracyProfile.fit(given.model.geometry, given.method, given.profile)
+    if given.model.dataset is not None and given.planner == "optimal":
+        raise InputError(f"{given.model.name} has labelled images, but no accuracy profile of {given.method} was given")
+    return None
+
+
+def _by_search(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile | None, counts: list[int]) -> Plan:
+    loss: LossModel = profile if profile is not None else TokenWork(given.model.geometry)
+    dense = latency.dense
+    front = search(_problem(given, latency, loss, counts), within_ns=dense.ns * (1 + 1e-9))
+    losses = front.loss * loss.unit
+
+    def schedule_at(point: int) -> Schedule:
+        geometry = given.model.geometry
+        return Schedule(given.method, given.model.name, geometry.tokens, geometry.prefix, front.keep(point))
+
+    # Dense itself is on the front, at loss 0; only faster points are worth a look.
+    options = choice.Options(
+        method=given.method,
+        latency_ns=front.latency_ns,
+        loss=losses,
+        dense=dense,
+        dense_top1=profile.dense_top1 if profile is not None else None,
+        predict=lambda point: latency.predict(schedule_at(point)),
+    )
+    chosen = choice.choose(options, given.objective)
+    shown = _thinned(front, losses, chosen.point)
+    if chosen.refusal is not None:
+        seen = dense if chosen.point is None else options.predict(chosen.point)
+        return Plan(None, dense.ns, seen.ns, seen.low_ns, seen.high_ns, None, DO_NOT_PRUNE + chosen.refusal, shown)
+    assert chosen.point is not None
+    schedule = schedule_at(chosen.point)
+    prediction = options.predict(chosen.point)
+    return _accepted(schedule, prediction, dense, profile, _figures(schedule, prediction, dense, profile), shown)
+
+
+def _problem(given: PlanInput, latency: LatencyModel, loss: LossModel, counts: list[int]) -> Problem:
+    geometry = given.model.geometry
+    known = sorted({n for n in counts if n > geometry.prefix} | {geometry.tokens}, reverse=True)
+    block_ns = np.full((len(known), len(known)), np.inf)
+    block_loss = np.full((geometry.depth, len(known), len(known)), np.inf)
+    for i, n in enumerate(known):
+        for j, m in enumerate(known[i:], start=i):
+            if m < n and m < smallest_reachable(given.method, n, geometry.prefix):
+                continue
+            block_ns[i, j] = latency.block_ns(given.method, n, m)
+            for block in range(geometry.depth):
+                if m == n:
+                    block_loss[block, i, j] = 0.0
+                elif loss.allows(block, m):
+                    block_loss[block, i, j] = loss.step_units(block, n, m)
+    return Problem(tuple(known), latency.fixed_ns, block_ns, block_loss, given.method in REDUCES_ONCE)
+
+
+def _by_rule(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile | None) -> Plan:
+    accuracy = input_accuracy(given.profile)
+    if not accuracy:
+        return _refusal(
+            latency.dense, "POMT's rule weighs accuracy, and there are no labelled images to measure it with"
+        )
+    alpha = ALPHA if given.objective.utility_alpha is None else given.objective.utility_alpha
+    schedule = pomt_rule(given.model, given.method, latency.model, accuracy, alpha)
+    if schedule.is_dense:
+        return _refusal(latency.dense, "POMT's rule finds the utility of all tokens the highest")
+    prediction = latency.predict(schedule)
+    if not choice.beats(prediction, latency.dense):
+        wish = f"POMT's rule would keep {schedule.keep[-1]} tokens from block {schedule.reducing_blocks[0]} on"
+        reason = f"{wish}, but that is {choice.no_gain(prediction, latency.dense)}"
+        return _refusal(latency.dense, reason, prediction)
+    words = _figures(schedule, prediction, latency.dense, profile) + "; the rule knows no limits, so none was kept"
+    return _accepted(schedule, prediction, latency.dense, profile, words, [])
+
+
+def _accepted(
+    schedule: Schedule,
+    prediction: Prediction,
+    dense: Prediction,
+    profile: AccuracyProfile | None,
+    words: str,
+    front: list[FrontPoint],
+) -> Plan:
+    return Plan(
+        schedule,
+        dense.ns,
+        prediction.ns,
+        prediction.low_ns,
+        prediction.high_ns,
+        profile.expected_drop(schedule) if profile is not None else None,
+        PREDICTED_ONLY + words,
+        front,
+    )
+
+
+def _refusal(dense: Prediction, reason: str, considered: Prediction | None = None) -> Plan:
+    seen = considered or dense
+    return Plan(None, dense.ns, seen.ns, seen.low_ns, seen.high_ns, None, DO_NOT_PRUNE + reason)
+
+
+def _figures(schedule: Schedule, prediction: Prediction, dense: Prediction, profile: AccuracyProfile | None) -> str:
+    words = f"{in_ms(prediction.ns)} against {in_ms(dense.ns)}, {against_dense(prediction.ns, dense.ns)}"
+    if profile is None:
+        words += "; no labelled images, so nothing is known of accuracy"
+    else:
+        words += f"; expected to lose {points(profile.expected_drop(schedule))} of top-1"
+        words += f" on {profile.images} calibration images"
+        if profile.is_interpolated(schedule):
+            words += " (interpolated between profiled blocks and counts)"
+    if prediction.extrapolated:
+        words += "; beyond what was timed"
+    elif prediction.inferred:
+        words += "; between counts that were timed"
+    return words
+
+
+def _thinned(front: Front, losses: np.typing.NDArray[np.float64], chosen: int | None) -> list[FrontPoint]:
+    """Up to ``MOST_FRONT_POINTS`` of the front, evenly spaced in latency, the chosen one and both ends among them."""
+    size = len(front)
+    if size > MOST_FRONT_POINTS:
+        wanted = np.linspace(front.latency_ns[0], front.latency_ns[-1], MOST_FRONT_POINTS - 1)
+        picked = {int(np.argmin(np.abs(front.latency_ns - ns))) for ns in wanted} | {0, size - 1}
+    else:
+        picked = set(range(size))
+    if chosen is not None:
+        picked.add(chosen)
+    return [FrontPoint(float(front.latency_ns[i]), float(losses[i]), front.keep(i)) for i in sorted(picked)]
+
+
+def _with_verdict(plan: Plan, verdict: str) -> Plan:
+    return Plan(
+        plan.schedule,
+        plan.dense_ns,
+        plan.predicted_ns,
+        plan.predicted_low_ns,
+        plan.predicted_high_ns,
+        plan.expected_drop,
+        verdict,
+        plan.front,
+    )

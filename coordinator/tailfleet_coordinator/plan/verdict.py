@@ -1,0 +1,28 @@
+"""Sentences about plans and their outcomes: figures with units, and the two words everybody looks for first.
+
+A verdict begins with ``prune:``, ``do not prune:`` or ``predicted only:``. What to decide is left to others.
+"""
+
+DO_NOT_PRUNE = "do not prune: "
+PRUNE = "prune: "
+PREDICTED_ONLY = "predicted only: "
+
+
+def in_ms(ns: float) -> str:
+    """``8.06 ms``: three digits, but no more than microseconds."""
+    ms = ns / 1e6
+    digits = 1 if ms >= 100 else 2 if ms >= 10 else 3
+    return f"{ms:.{digits}f} ms"
+
+
+def against_dense(ns: float, dense_ns: float) -> str:
+    """``12 % faster than dense``, or slower."""
+    share = 100 * (1 - ns / dense_ns)
+    digits = 0 if abs(share) >= 9.95 else 1
+    return f"{abs(share):.{digits}f} % {'faster' if share >= 0 else 'slower'} than dense"
+
+
+def points(drop: float) -> str:
+    """Percentage points of top-1."""
+    digits = 1 if abs(drop) >= 0.095 or drop == 0 else 2
+    return f"{drop:.{digits}f} points"

@@ -12,4 +12,4 @@ def available(root: str) -> bool:
 
 def read(root: str) -> float:
     """Processes that ran or wanted to, averaged over a minute."""
-    return float(sysfile.text(root, _PATH).split()[0])
+    return sysfile.number(root, _PATH)

@@ -15,7 +15,7 @@ def available(root: str) -> bool:
 def read(root: str) -> str:
     """The name. Raises ``ValueError`` where there is none."""
     told = sysfile.text(root, next(path for path in _PATHS if sysfile.exists(root, path)))
-    found = re.search(r'^PRETTY_NAME="?([^"\n]+)"?', told, re.MULTILINE)
+    found = re.search(r"^PRETTY_NAME=[\"']?([^\"'\n]+)", told, re.MULTILINE)
     if found is None:
         raise ValueError("the system does not name itself")
     return found.group(1)

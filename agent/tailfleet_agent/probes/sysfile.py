@@ -1,6 +1,7 @@
 """Reading the one-line files of ``/proc`` and ``/sys`` below a root; the ground that the sensors stand on."""
 
 import glob
+import math
 import os
 import re
 from typing import List
@@ -13,8 +14,11 @@ def text(root: str, path: str) -> str:
 
 
 def number(root: str, path: str) -> float:
-    """The file's single number. Raises ``OSError`` or ``ValueError``."""
-    return float(text(root, path))
+    """The number that the file begins with. Raises ``OSError``, or ``ValueError`` where there is none."""
+    value = float((text(root, path).split() or [""])[0])
+    if not math.isfinite(value):
+        raise ValueError("not a finite number: {}".format(value))
+    return value
 
 
 def matching(root: str, pattern: str) -> List[str]:

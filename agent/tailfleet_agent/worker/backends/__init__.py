@@ -6,7 +6,7 @@
 from typing import Dict, List
 
 from tailfleet_schema.curve import Unit
-from tailfleet_schema.errors import LabError
+from tailfleet_schema.errors import InputError, LabError
 from tailfleet_schema.job import Job
 
 
@@ -43,6 +43,9 @@ def open_backend(job: Job, artifacts: str, virtual_profile: str = "") -> Backend
         from tailfleet_agent.worker.backends.virtual import VirtualBackend
 
         return VirtualBackend(job, virtual_profile)
+    if virtual_profile:
+        # What this machine measures must not be mixed with what is computed for another.
+        raise InputError("the virtual board {} measures nothing; ask for backend virtual".format(virtual_profile))
     from tailfleet_agent.worker.backends.eager import EagerBackend
 
-    return EagerBackend(job, artifacts, virtual_profile)
+    return EagerBackend(job, artifacts)

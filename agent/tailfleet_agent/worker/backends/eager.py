@@ -23,15 +23,9 @@ _NO_GRADIENTS = getattr(torch, "inference_mode", torch.no_grad)
 
 
 class EagerBackend(Backend):
-    """The model of ``job``, built once, on the GPU where torch sees one, else on the CPU.
+    """The model of ``job``, built once, on the GPU where torch sees one, else on the CPU."""
 
-    Raises ``InputError`` on a virtual board: it computes latencies and must not be mixed with what this machine
-    measures.
-    """
-
-    def __init__(self, job: Job, artifacts: str, virtual_profile: str = "") -> None:
-        if virtual_profile:
-            raise InputError("the virtual board {} measures nothing; ask for backend virtual".format(virtual_profile))
+    def __init__(self, job: Job, artifacts: str) -> None:
         self._job = job
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._clock: Any = timing.CudaClock(torch) if self._device == "cuda" else timing.CpuClock()

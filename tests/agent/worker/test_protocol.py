@@ -1,0 +1,272 @@
+"""The measured child as a process: one order in, events out, and an end whenever its supervisor is no more."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tailfleet_agent.worker import protocol
+from tailfleet_schema import codec
+from tailfleet_schema.curve import Part, Unit
+from tailfleet_schema.errors import Blame
+from tailfleet_schema.job import JobKind, Key
+from tailfleet_schema.messages import WorkerEvent, WorkerOrder
+
+WORKER = [sys.executable, "-m", "tailfleet_agent.worker"]
+
+
+def order(job, **more):
+    return codec.dumps(WorkerOrder(job, **{"virtual_profile": "jetson-tx2", **more})) + "\n"
+
+
+def results_of(events):
+    return [event.result for event in events if event.result is not None]
+
+
+def as_keys(results):
+    return [Key(result.unit.part, result.unit.label, result.unit.block, result.unit.tokens, result.unit.kept,
+                result.round) for result in results]
+
+
+def test_an_order_is_answered_by_every_result_and_done(make_job, run_worker):
+    job = make_job()
+
+    status, events, _ = run_worker(order(job))
+
+    assert status == 0
+    assert sorted(result.key for result in results_of(events)) == sorted(job.keys())
+    assert all(len(result.call_ns) == job.calls for result in results_of(events))
+    assert events[-1].done
+    assert any("virtual NVIDIA Jetson TX2" in (event.note or "") for event in events)
+
+
+def test_a_resumed_order_gives_exactly_the_missing_results(make_job, run_worker):
+    job = make_job()
+    whole = results_of(run_worker(order(job))[1])
+    known = as_keys(whole)[::3]
+
+    status, events, _ = run_worker(order(job, known=known))
+
+    assert status == 0
+    assert results_of(events) == [result for result, key in zip(whole, as_keys(whole)) if key not in known]
+
+
+def test_with_handshake_nothing_goes_on_before_go_and_stop_ends_it(make_job):
+    with subprocess.Popen(WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdin.write(order(make_job(), handshake=True).encode())
+        child.stdin.flush()
+        lines = iter(child.stdout.readline, b"")
+        told = [codec.loads(WorkerEvent, next(lines)) for _ in range(3)]
+        assert [event.result is None for event in told] == [True, True, False]
+        child.stdin.write(b"go\n")
+        child.stdin.flush()
+        assert codec.loads(WorkerEvent, next(lines)).result is not None
+        child.stdin.write(b"stop\n")
+        child.stdin.flush()
+        assert list(lines) == []
+        assert child.wait(timeout=30) == protocol.STOPPED
+
+
+def test_a_supervisor_that_closes_its_pipe_ends_it(make_job, run_worker):
+    status, events, _ = run_worker(order(make_job(), handshake=True))
+
+    assert status == protocol.STOPPED
+    assert len(results_of(events)) == 1
+
+
+def test_no_order_is_no_failure(run_worker):
+    assert run_worker("")[:2] == (protocol.STOPPED, [])
+
+
+def test_a_killed_supervisor_takes_the_child_with_it(make_job):
+    """The child holds the writing end of a pipe: its end is seen as end of file."""
+    alive, held = os.pipe()
+    supervisor = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen(sys.argv[2:], stdin=subprocess.PIPE, stdout=subprocess.PIPE,"
+        " pass_fds=[int(sys.argv[1])])\n"
+        "child.stdin.write(sys.stdin.buffer.readline()); child.stdin.flush()\n"
+        "child.stdout.readline(); print('started', flush=True); child.wait()\n")
+    with subprocess.Popen([sys.executable, "-c", supervisor, str(held), *WORKER], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, pass_fds=[held]) as parent:
+        os.close(held)
+        parent.stdin.write(order(make_job(), handshake=True).encode())
+        parent.stdin.flush()
+        assert parent.stdout.readline() == b"started\n"
+        parent.send_signal(signal.SIGKILL)
+        parent.wait(timeout=30)
+    with open(alive, "rb") as pipe:
+        assert pipe.read() == b""
+
+
+def test_without_handshake_a_new_parent_ends_it_within_one_unit(make_job, monkeypatch):
+    parents = iter([100, 100, 100])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents, 1))
+    channel = io.BytesIO()
+
+    status = protocol._Session(io.BytesIO(order(make_job()).encode()), channel).serve()
+
+    events = [codec.loads(WorkerEvent, line) for line in channel.getvalue().splitlines()]
+    assert status == protocol.STOPPED
+    assert len(results_of(events)) == 3
+
+
+def test_what_libraries_print_does_not_reach_the_protocol(make_job, run_worker):
+    chatty = ("import os, sys\n"
+              "from tailfleet_agent.worker import protocol, run\n"
+              "visits = run.visits\n"
+              "def loud(*given):\n"
+              "    print('a library prints'); os.write(1, b'and writes\\n')\n"
+              "    return visits(*given)\n"
+              "run.visits = loud\n"
+              "sys.exit(protocol.main([]))\n")
+
+    status, events, errors = run_worker(order(make_job(rounds=1)), ["-c", chatty])
+
+    assert status == 0
+    assert events[-1].done
+    assert "a library prints" in errors
+    assert "and writes" in errors
+
+
+@pytest.mark.parametrize(("change", "blame", "sentence"), [
+    (lambda line: "{" + line, Blame.AUTHOR, "order: not valid JSON"),
+    (lambda line: line.replace('"rounds":3', '"rounds":true'), Blame.AUTHOR, "order.job.rounds: must be a whole number"),
+    (lambda line: line.replace("jetson-tx2", "toaster"), Blame.AUTHOR, "no virtual board is named 'toaster'"),
+    (lambda line: line.replace('"jetson-tx2"', "null"), Blame.AUTHOR, "belongs to virtual boards alone"),
+])
+def test_an_order_that_cannot_be_meant_is_its_authors(make_job, run_worker, change, blame, sentence):
+    status, events, errors = run_worker(change(order(make_job())))
+
+    assert status == protocol.FAILED
+    assert events[-1].failure.blame is blame
+    assert sentence in events[-1].failure.sentence
+    assert "Traceback" in errors
+
+
+def test_a_virtual_board_measures_nothing(make_job, run_worker, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('no torch here', name='torch')\n")
+
+    _, events, _ = run_worker(order(make_job(backend="eager")), PYTHONPATH=str(tmp_path))
+
+    assert "the virtual board jetson-tx2 measures nothing" in events[-1].failure.sentence
+
+
+def test_a_missing_torch_is_told_with_the_command_that_installs_it(make_job, run_worker, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('no torch here', name='torch')\n")
+
+    status, events, _ = run_worker(order(make_job(backend="eager"), virtual_profile=None), PYTHONPATH=str(tmp_path))
+
+    failure = events[-1].failure
+    assert status == protocol.FAILED
+    assert failure.blame is Blame.CONFIGURATION
+    assert failure.sentence.startswith("torch is not installed for {}".format(sys.executable))
+    assert "-m pip install torch" in failure.sentence
+
+
+def test_old_pythons_are_told_the_last_versions_that_they_can_have(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 6, 9))
+
+    assert 'pip install "torch<1.11" torchvision "timm<0.7"' in protocol.install_command()
+
+
+def test_anything_else_is_our_bug_and_carries_its_traceback(make_job, run_worker):
+    broken = ("import sys\n"
+              "from tailfleet_agent.worker import protocol, run\n"
+              "def visits(*given): return 1 // 0\n"
+              "run.visits = visits\n"
+              "sys.exit(protocol.main([]))\n")
+
+    status, events, _ = run_worker(order(make_job()), ["-c", broken])
+
+    failure = events[-1].failure
+    assert status == protocol.FAILED
+    assert failure.blame is Blame.BUG
+    assert "ZeroDivisionError" in failure.sentence
+    assert "in visits" in failure.detail
+
+
+def test_a_unit_that_does_not_fit_is_a_result_of_a_job_that_ends_well(make_job, run_worker):
+    job = make_job([Unit(Part.MODEL, 5, 5), Unit(Part.MODEL, 17, 17)], rounds=1, batch=2_000_000)
+
+    status, events, _ = run_worker(order(job, virtual_profile="jetson-nano"))
+
+    assert status == 0
+    assert [result.status for result in results_of(events)] == ["oom", "oom"]
+
+
+def test_a_bare_python_36_is_told_the_one_command(run_worker):
+    bare = ("import sys\n"
+            "sys.modules['dataclasses'] = None\n"
+            "from tailfleet_agent.worker import protocol\n"
+            "sys.exit(protocol.main([]))\n")
+
+    status, events, errors = run_worker("", ["-c", bare])
+
+    assert status == protocol.FAILED
+    assert "-m pip install dataclasses" in events[0].failure.sentence
+    assert "-m pip install dataclasses" in errors.splitlines()[-1]
+
+
+def test_facts_of_a_virtual_board_are_the_modelled_ones():
+    done = subprocess.run([*WORKER, "facts", "--virtual", "agx-orin"], capture_output=True, timeout=30, check=True)
+
+    facts = json.loads(done.stdout)
+    assert (facts["gpu_sms"], facts["architecture"], facts["torch"]) == (16, "aarch64", None)
+    assert facts["os"].startswith("modelled")
+
+
+def test_facts_of_a_machine_without_torch_are_blank(tmp_path):
+    for name in ("torch", "timm", "onnxruntime"):
+        (tmp_path / (name + ".py")).write_text("raise RuntimeError('a broken wheel')\n")
+    done = subprocess.run([*WORKER, "facts"], capture_output=True, timeout=30, check=True,
+                          env={**os.environ, "PYTHONPATH": str(tmp_path)})
+
+    assert set(json.loads(done.stdout).values()) == {None}
+
+
+@pytest.mark.parametrize(("arguments", "status", "words"), [
+    (["facts", "--virtual", "toaster"], 1, "no virtual board is named 'toaster'"),
+    (["facts", "--virtual"], 2, "usage:"),
+    (["dance"], 2, "usage:"),
+])
+def test_a_wrong_command_line_gets_one_sentence(arguments, status, words):
+    done = subprocess.run([*WORKER, *arguments], capture_output=True, text=True, timeout=30)
+
+    assert done.returncode == status
+    assert done.stdout == ""
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("profile", "kind", "computed_on"), [
+    ("jetson-tx2", JobKind.VERIFY, "host"), (None, JobKind.PROFILE, "host"), (None, JobKind.VERIFY, "board"),
+])
+def test_judgements_say_where_they_were_computed(make_job, monkeypatch, profile, kind, computed_on):
+    import types
+
+    from tailfleet_schema.curve import Judgement
+    from tailfleet_schema.workload import DatasetSpec
+
+    class Judge:
+        def __init__(self, job, artifacts, computed_on, device):
+            self.computed_on = computed_on
+
+        def judge(self, unit):
+            return Judgement(1, 1, 1, 0.0, self.computed_on, "1")
+
+    monkeypatch.setitem(sys.modules, "tailfleet_agent.worker.judge", types.SimpleNamespace(Judge=Judge))
+    monkeypatch.setattr(protocol, "_device", lambda: "cpu")
+    job = make_job([Unit(Part.LOSS, 17, 9, "topk", 1)], "virtual" if profile else "eager", kind=kind,
+                   dataset=DatasetSpec("images", "0" * 64, 10, 0.5, 0.5, 10, 10, "drawn"))
+    channel = io.BytesIO()
+
+    status = protocol._Session(io.BytesIO(order(job, virtual_profile=profile).encode()), channel).serve()
+
+    events = [codec.loads(WorkerEvent, line) for line in channel.getvalue().splitlines()]
+    assert status == 0
+    assert [result.judgement.computed_on for result in results_of(events)] == [computed_on]

@@ -1,0 +1,161 @@
+"""Virtual boards: known truth, seeded noise, cliffs where tiles end, and no torch."""
+
+import random
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+from tailfleet_agent.worker.backends import OutOfMemory, virtual
+from tailfleet_agent.worker.backends.virtual import PROFILES, VirtualBackend, true_ns
+from tailfleet_schema.curve import Part, Unit
+from tailfleet_schema.errors import InputError
+from tailfleet_schema.schedule import Schedule, dense
+from tailfleet_schema.workload import Geometry, ModelSpec
+
+SMALL = Geometry(12, 384, 6, 1536, 197, 1, 224, 16, 3, 1000)
+BASE = Geometry(12, 768, 12, 3072, 197, 1, 224, 16, 3, 1000)
+SMALL_SPEC = ModelSpec("small", "deit_small_patch16_224", SMALL)
+
+
+def model_ns(board, n, geometry=SMALL, batch=1, dtype="fp32"):
+    return true_ns(board, geometry, Unit(Part.MODEL, n, n), batch, dtype)
+
+
+def schedule_ns(board, method, keep):
+    schedule = Schedule(method, "small", 197, 1, keep)
+    return true_ns(board, SMALL, Unit(Part.SCHEDULE, 197, keep[-1], schedule.digest), 1, "fp32", schedule)
+
+
+def test_the_published_latency_that_the_tx2_is_calibrated_to():
+    assert model_ns("jetson-tx2", 197) == pytest.approx(35.3e6, rel=0.01)
+
+
+def test_published_steps_that_nothing_was_fitted_to():
+    before, after = model_ns("jetson-tx2", 128, BASE), model_ns("jetson-tx2", 129, BASE)
+
+    assert before == pytest.approx(47e6, rel=0.2)
+    assert after == pytest.approx(76e6, rel=0.1)
+
+
+@pytest.mark.parametrize("board", ["jetson-nano", "jetson-tx2"])
+def test_cliffs_stand_where_tiles_end_and_treads_between_are_flat(board):
+    steps = {n: model_ns(board, n + 1) / model_ns(board, n) - 1 for n in range(2, 197)}
+
+    cliffs = {n for n, step in steps.items() if step > 0.08}
+    assert cliffs == {32, 64, 128, 192}
+    assert all(step < 0.03 for n, step in steps.items() if n not in cliffs)
+
+
+@pytest.mark.parametrize("board", PROFILES)
+@pytest.mark.parametrize("batch", [1, 8])
+def test_more_tokens_never_cost_less(board, batch):
+    curve = [model_ns(board, n, batch=batch) for n in range(1, 198)]
+
+    assert curve == sorted(curve)
+
+
+def test_at_batch_one_a_large_gpu_is_flat_where_a_small_one_climbs():
+    def slope(board):
+        return model_ns(board, 64) / model_ns(board, 16)
+
+    assert slope("a100") < 1.02
+    assert slope("jetson-nano") > 1.2
+
+
+@pytest.mark.parametrize("board", PROFILES)
+@pytest.mark.parametrize("n", [16, 128, 197])
+def test_the_whole_is_a_little_more_than_its_parts(board, n):
+    parts = sum(true_ns(board, SMALL, Unit(part, n, n), 1, "fp32") for part in (Part.FIXED, Part.ATTENTION, Part.MLP))
+
+    assert 1.02 < model_ns(board, n) / parts < 1.07
+
+
+def test_the_dense_schedule_is_the_model():
+    whole = dense("small", SMALL)
+    unit = Unit(Part.SCHEDULE, 197, 197, whole.digest)
+
+    assert true_ns("agx-orin", SMALL, unit, 1, "fp32", whole) == model_ns("agx-orin", 197)
+
+
+@pytest.mark.parametrize("method", ["topk", "pomt", "tome"])
+def test_a_reduction_costs_something_and_then_saves(method):
+    board = "jetson-tx2"
+    half = true_ns(board, SMALL, Unit(Part.REDUCE, 197, 196, method), 1, "fp32")
+
+    assert half > true_ns(board, SMALL, Unit(Part.ATTENTION, 197, 197), 1, "fp32")
+    assert schedule_ns(board, method, [197] * 3 + [128] * 9) < 0.9 * model_ns(board, 197)
+
+
+def test_merging_in_every_block_is_slower_than_dense_on_a_launch_bound_board():
+    keep = [197 - 13 * (block + 1) for block in range(12)]
+
+    assert schedule_ns("jetson-tx2", "tome", keep) > 1.2 * model_ns("jetson-tx2", 197)
+    assert schedule_ns("a100", "tome", keep) > 1.5 * model_ns("a100", 197)
+
+
+@pytest.mark.parametrize(("unit", "sentence"), [
+    (Unit(Part.MODEL, 198, 198), "198 tokens asked for, but the model has 197"),
+    (Unit(Part.LOSS, 197, 100, "topk", 3), "loss is judged, not timed"),
+    (Unit(Part.REDUCE, 197, 100, "evit"), "do not know what method 'evit' costs"),
+    (Unit(Part.SCHEDULE, 197, 100, "f" * 64), "needs its schedule"),
+])
+def test_what_has_no_latency_is_refused(unit, sentence):
+    with pytest.raises(InputError, match=sentence):
+        true_ns("jetson-nano", SMALL, unit, 1, "fp32")
+
+
+def test_an_unknown_board_is_refused_by_name():
+    with pytest.raises(InputError, match=r"'jetson-tx3'; known: jetson-nano, jetson-tx2"):
+        virtual.profile("jetson-tx3")
+
+
+def test_a_sample_depends_on_seed_and_key_alone(make_job):
+    units = [Unit(Part.MODEL, n, n) for n in (50, 100)]
+    one, other = (VirtualBackend(make_job(units, spec=SMALL_SPEC), "jetson-tx2") for _ in range(2))
+    reseeded = VirtualBackend(make_job(units, spec=SMALL_SPEC, seed=8), "jetson-tx2")
+
+    first = [one.measure(unit, number, 3) for unit in units for number in (0, 1)]
+    backwards = [other.measure(unit, number, 3) for unit in reversed(units) for number in (1, 0)]
+
+    assert first == backwards[::-1]
+    assert len({tuple(samples) for samples in first}) == 4
+    assert reseeded.measure(units[0], 0, 3) != first[0]
+
+
+def test_noise_is_about_a_percent_and_skewed_to_the_right():
+    samples = virtual.sample_ns(1e7, 20_000, random.Random(1), virtual.Noise())
+    ordered = sorted(sample / 1e7 for sample in samples)
+
+    assert ordered[0] > 0.99
+    assert 1.0 < ordered[2000] < 1.003
+    assert statistics.median(ordered) == pytest.approx(1.007, abs=0.002)
+    assert ordered[-1] > 1.5
+    assert sum(value > 1.1 for value in ordered) < 0.01 * len(ordered)
+
+
+def test_a_board_without_noise_tells_the_truth():
+    assert virtual.sample_ns(1234.4, 2, random.Random(1), virtual.Noise(0.0, 0.0, 0.0)) == [1234, 1234]
+
+
+def test_too_large_a_batch_does_not_fit(make_job):
+    unit = Unit(Part.MODEL, 197, 197)
+
+    with pytest.raises(OutOfMemory):
+        VirtualBackend(make_job([unit], spec=SMALL_SPEC, batch=4096), "jetson-nano").measure(unit, 0, 1)
+    assert VirtualBackend(make_job([unit], spec=SMALL_SPEC, batch=4096), "a100").measure(unit, 0, 1)
+
+
+def test_a_virtual_job_needs_a_board_and_a_dtype_that_it_has(make_job):
+    with pytest.raises(InputError, match="belongs to virtual boards alone"):
+        VirtualBackend(make_job(), "")
+    with pytest.raises(InputError, match="jetson-nano cannot compute in bf16"):
+        VirtualBackend(make_job(dtype="bf16"), "jetson-nano")
+
+
+def test_torch_is_not_imported():
+    program = ("import sys, tailfleet_agent.worker.backends.virtual, tailfleet_agent.worker.run,"
+               " tailfleet_agent.worker.protocol; sys.exit(bool({'torch', 'numpy', 'timm'} & set(sys.modules)))")
+
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0

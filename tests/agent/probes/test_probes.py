@@ -151,7 +151,8 @@ def test_a_virtual_board_has_the_modelled_hardware_on_this_machine(plant):
     told = probes.read_facts(BoardKind.VIRTUAL, "jetson-tx2", child, root)
 
     assert told.virtual_profile == "jetson-tx2"
-    assert (told.hardware.soc, told.hardware.cpu_cores, told.hardware.architecture) == ("NVIDIA Jetson TX2", 6, "aarch64")
+    hardware = told.hardware
+    assert (hardware.soc, hardware.cpu_cores, hardware.architecture) == ("NVIDIA Jetson TX2", 6, "aarch64")
     assert (told.software.os, told.software.kernel, told.software.torch) == ("modelled (torch 1.10)", "modelled", None)
     assert told.software.driver is None
     assert told.hardware.machine_id == facts(root).hardware.machine_id

@@ -46,6 +46,7 @@ def run_worker() -> Callable[..., tuple[int, list[WorkerEvent], str]]:
             **environment: str) -> tuple[int, list[WorkerEvent], str]:
         done = subprocess.run([sys.executable, *arguments], input=text, capture_output=True, text=True, timeout=120,
                               env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
-        return done.returncode, [codec.loads(WorkerEvent, line, "event") for line in done.stdout.splitlines()], done.stderr
+        events = [codec.loads(WorkerEvent, line, "event") for line in done.stdout.splitlines()]
+        return done.returncode, events, done.stderr
 
     return run

@@ -1,5 +1,6 @@
 """The measured child as a process: one order in, events out, and an end whenever its supervisor is no more."""
 
+import hashlib
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import numpy
 import pytest
 
 from tailfleet_agent.worker import protocol
@@ -135,7 +137,7 @@ def test_what_libraries_print_does_not_reach_the_protocol(make_job, run_worker):
 
 @pytest.mark.parametrize(("change", "blame", "sentence"), [
     (lambda line: "{" + line, Blame.AUTHOR, "order: not valid JSON"),
-    (lambda line: line.replace('"rounds":3', '"rounds":true'), Blame.AUTHOR, "order.job.rounds: must be a whole number"),
+    (lambda line: line.replace('"rounds":3', '"rounds":true'), Blame.AUTHOR, "order.job.rounds: must be a whole"),
     (lambda line: line.replace("jetson-tx2", "toaster"), Blame.AUTHOR, "no virtual board is named 'toaster'"),
     (lambda line: line.replace('"jetson-tx2"', "null"), Blame.AUTHOR, "belongs to virtual boards alone"),
 ])
@@ -241,6 +243,36 @@ def test_a_wrong_command_line_gets_one_sentence(arguments, status, words):
     assert done.stdout == ""
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_virtual_boards_top1_is_a_real_forward_pass_on_this_host(make_job, run_worker, tmp_path):
+    from tailfleet_schema.schedule import Schedule, dense
+    from tailfleet_schema.workload import DatasetSpec
+
+    content = io.BytesIO()
+    drawn = numpy.random.RandomState(1)
+    numpy.savez(content, images=drawn.randint(0, 256, (9, 32, 32, 3)).astype(numpy.uint8),
+                labels=numpy.arange(9, dtype=numpy.int64), train=numpy.arange(3), calibration=numpy.arange(3, 5),
+                evaluation=numpy.arange(5, 9))
+    sha256 = hashlib.sha256(content.getvalue()).hexdigest()
+    (tmp_path / sha256).write_bytes(content.getvalue())
+    plain = make_job().workload.model
+    many = [dense(plain.name, plain.geometry), Schedule("topk", plain.name, 17, 1, [9, 9])]
+    job = make_job(
+        [Unit(Part.ACCURACY, 17, one.keep[-1], one.digest) for one in many] + [Unit(Part.SENTINEL, 17, 17)],
+        rounds=2, schedules=many, kind=JobKind.VERIFY,
+        dataset=DatasetSpec("noise", sha256, 10, 0.5, 0.5, 2, 4, "drawn at random"))
+
+    status, events, errors = run_worker(order(job, artifacts=str(tmp_path)))
+
+    assert status == 0, errors
+    told = {result.key: result for result in results_of(events)}
+    judged = [told[unit.key(0)].judgement for unit in job.units[:2]]
+    assert sorted(told) == sorted(job.keys())
+    assert [(one.images, one.computed_on, len(one.correct_bits)) for one in judged] == [(4, "host", 4)] * 2
+    assert judged[0].agreeing == 4
+    assert judged[0].kl_nats == 0.0
+    assert judged[1].kl_nats > 0.0
 
 
 @pytest.mark.parametrize(("profile", "kind", "computed_on"), [

@@ -60,8 +60,8 @@ class Artifacts:
         return self.put_arrays(**weights)
 
     def model(self, **changed):
-        settings = dict(name="tiny_vit", architecture="VisionTransformer", geometry=GEOMETRY, arguments=ARGUMENTS,
-                        dataset="tiny")
+        settings = {"name": "tiny_vit", "architecture": "VisionTransformer", "geometry": GEOMETRY,
+                    "arguments": ARGUMENTS, "dataset": "tiny"}
         settings.update(changed)
         return ModelSpec(**settings)
 

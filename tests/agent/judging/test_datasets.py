@@ -72,7 +72,7 @@ def test_an_artifact_without_a_split_is_refused(artifacts):
 
 def test_bytes_that_are_no_npz_are_refused(artifacts):
     dataset = dataclasses.replace(artifacts.dataset(), sha256=artifacts.put(b"no archive"))
-    with pytest.raises(InputError, match="not an .npz"):
+    with pytest.raises(InputError, match=r"not an \.npz"):
         datasets.load(dataset, artifacts.folder, "train")
 
 

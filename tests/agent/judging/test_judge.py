@@ -86,7 +86,7 @@ def test_loss_is_that_of_reducing_at_one_block_alone(artifacts, order, monkeypat
 
 
 def test_the_dense_model_runs_once_for_all_units(artifacts, order, monkeypatch):
-    units = [Unit(Part.LOSS, 17, kept, "topk", 1) for kept in (15, 12, 9, 5)]
+    units = [Unit(Part.LOSS, 17, kept, "topk", block) for kept, block in ((15, 1), (12, 1), (9, 2), (5, 1))]
     one = judge.Judge(order(units), artifacts.folder, "host")
     first = one.judge(units[0])
     runs = []

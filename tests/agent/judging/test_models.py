@@ -72,7 +72,7 @@ def test_a_pickle_is_never_opened(artifacts):
         weights["head.bias"] = np.array([{"any": "object"}], dtype=object)
 
     sha256 = artifacts.checkpoint(change=smuggle)
-    with pytest.raises(InputError, match="not an .npz of plain arrays"):
+    with pytest.raises(InputError, match=r"not an \.npz of plain arrays"):
         models.build(artifacts.model(checkpoint_sha256=sha256), artifacts.folder, seed=0)
 
 
@@ -99,7 +99,7 @@ def test_what_timm_cannot_or_may_not_build_is_refused(artifacts, changed, senten
 
 def test_a_geometry_that_is_not_the_models_is_refused(artifacts, tiny):
     spec = artifacts.model(geometry=dataclasses.replace(tiny.geometry, heads=3))
-    with pytest.raises(InputError, match="heads=2.*but its spec says.*heads=3"):
+    with pytest.raises(InputError, match=r"heads=2.*but its spec says.*heads=3"):
         models.build(spec, artifacts.folder, seed=0)
 
 

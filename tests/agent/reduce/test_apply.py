@@ -111,7 +111,7 @@ def test_prefix_tokens_leave_first_and_untouched_by_the_reduction(family_model, 
 @pytest.fixture
 def counted(monkeypatch):
     """Counts the computations of attention: whole S made explicit, and fused."""
-    calls = {"explicit": 0, "fused": 0}
+    calls = {"explicit": 0, "fused": 0, "queries": []}
     rows = Evidence._rows
 
     def count_rows(self, q):
@@ -124,6 +124,7 @@ def counted(monkeypatch):
 
         def count_fused(*args, **kwargs):
             calls["fused"] += 1
+            calls["queries"].append(args[0].shape[2])
             return fused(*args, **kwargs)
 
         monkeypatch.setattr(functional, "scaled_dot_product_attention", count_fused)
@@ -140,6 +141,14 @@ def test_only_reducing_blocks_that_need_it_pay_for_explicit_attention(build_fami
     if not hasattr(functional, "scaled_dot_product_attention"):
         pytest.skip("this torch has no fused attention to count")
     assert counted["fused"] == 4 - explicit
+
+
+def test_tokens_that_will_not_be_kept_ask_no_queries(build_family, counted):
+    if not hasattr(functional, "scaled_dot_product_attention"):
+        pytest.skip("this torch has no fused attention to count")
+    model = build_family("vit")
+    run(apply(model, schedule_for(model, "topk", (0, 7, 4, 0))))
+    assert counted["queries"] == [26, 19, 15, 15]
 
 
 def test_attention_follows_sizes_after_merging_alone(build_family):

@@ -67,6 +67,17 @@ def test_scores_in_bf16_are_those_of_the_formula_but_for_rounding(slow, module, 
         assert torch.allclose(scores[image], torch.tensor(list(expected.values())), rtol=0.03)
 
 
+def test_attention_that_a_method_reads_follows_sizes_where_the_block_does(slow):
+    shape = (2, 9, 4, 1, True)
+    sized = random_evidence(shape, sized=True)
+    evidence = Evidence(sized.q, sized.k, sized.v, sized.scale, sized.sizes.log()[:, None, None], 1, True, sized.sizes)
+    for image in range(2):
+        S = slow.attention_rows(sized.q[image].tolist(), sized.k[image].tolist(), sized.scale,
+                                sized.sizes[image].tolist())
+        assert torch.allclose(evidence.probabilities()[image], torch.tensor(S), atol=1e-6)
+        assert torch.allclose(evidence.class_row()[image], torch.tensor(S)[:, 0], atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_pooled_token_of_many_large_ones_does_not_overflow(dtype):
     if not hasattr(torch.nn.functional, "scaled_dot_product_attention"):

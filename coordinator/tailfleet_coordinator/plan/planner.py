@@ -154,9 +154,7 @@ def _problem(given: PlanInput, latency: LatencyModel, loss: LossModel, counts: l
 def _by_rule(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile | None) -> Plan:
     accuracy = input_accuracy(given.profile)
     if not accuracy:
-        return _refusal(
-            latency.dense, "POMT's rule weighs accuracy, and there are no labelled images to measure it with"
-        )
+        return _refusal(latency.dense, "POMT's rule needs labelled images, and there are none")
     alpha = ALPHA if given.objective.utility_alpha is None else given.objective.utility_alpha
     schedule = pomt_rule(given.model, given.method, latency.model, accuracy, alpha)
     if schedule.is_dense:

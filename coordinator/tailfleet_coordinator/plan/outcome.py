@@ -1,0 +1,179 @@
+"""How plans came out: what the board measured of each schedule, beside dense in the same rounds, and which to take.
+
+A verification runs every schedule and the dense model in interleaved rounds, so the speed-up compares like with like.
+Left to others: tables, pages and pictures (``report``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tailfleet_coordinator.plan.planner import Plan
+from tailfleet_coordinator.plan.statistics import Measured, measured, summarise
+from tailfleet_coordinator.plan.verdict import DO_NOT_PRUNE, PRUNE, against_dense, in_ms, points
+from tailfleet_schema.board import BoardKind
+from tailfleet_schema.campaign import Objective, ReportRow
+from tailfleet_schema.curve import Judgement, Part, UnitResult
+from tailfleet_schema.schedule import dense
+from tailfleet_schema.workload import ModelSpec
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A row, and what it is ranked by."""
+
+    row: ReportRow
+    accepted: bool
+    kept_share: float
+    """Mean tokens that leave a block, over all tokens."""
+
+
+def report_rows(
+    board: str,
+    kind: BoardKind,
+    model: ModelSpec,
+    plans: Sequence[tuple[str, str, Plan]],
+    results: Sequence[UnitResult],
+    objective: Objective,
+) -> list[ReportRow]:
+    """One row for each (planner, method, plan), in the order given; at most one row is recommended.
+
+    Plans that say not to prune have rows, too.
+
+    ``results`` are those of the verification: SCHEDULE and ACCURACY units by schedule digest, the dense one among
+    them; empty where it did not run, and then every schedule is "predicted only" and none is recommended.
+    A schedule is recommended only if it was measured faster than dense by more than both intervals together, within
+    the latency budget if there is one, and within the accuracy limit on the evaluation images if there is one.
+    Among those: the fastest under an accuracy limit; the highest top-1 (without images: the most tokens kept) under
+    a latency budget alone; the highest measured utility.
+    """
+    verified = _Verified.of(results, dense(model.name, model.geometry).digest)
+    judged = [
+        _judged(_row(board, kind, model, planned, verified), planned[2], verified, objective) for planned in plans
+    ]
+    best = _best(judged, objective)
+    return [replace(j.row, recommended=index == best) for index, j in enumerate(judged)]
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """What the board found, by schedule digest."""
+
+    times: dict[str, Measured]
+    judgements: dict[str, Judgement]
+    out_of_memory: set[str]
+    dense: Measured | None
+    dense_judgement: Judgement | None
+
+    @classmethod
+    def of(cls, results: Sequence[UnitResult], dense_digest: str) -> "_Verified":
+        points_ = [p for p in summarise(results) if p.unit.part is Part.SCHEDULE]
+        times = {p.unit.label: found for p in points_ for found in measured(points_, Part.SCHEDULE, p.unit.label)}
+        judgements = {
+            r.unit.label: r.judgement for r in results if r.unit.part is Part.ACCURACY and r.judgement is not None
+        }
+        out_of_memory = {p.unit.label for p in points_ if p.status == "oom"}
+        return cls(times, judgements, out_of_memory, times.get(dense_digest), judgements.get(dense_digest))
+
+
+def _row(
+    board: str, kind: BoardKind, model: ModelSpec, planned: tuple[str, str, Plan], verified: _Verified
+) -> ReportRow:
+    """The row with its figures, not yet recommended, its verdict that of the plan."""
+    planner, method, plan = planned
+    digest = plan.schedule.digest if plan.schedule is not None else None
+    time = verified.times.get(digest) if digest is not None else None
+    judgement = verified.judgements.get(digest) if digest is not None else None
+    judged = judgement or verified.dense_judgement
+    return ReportRow(
+        board=board,
+        board_kind=kind.value,
+        model=model.name,
+        planner=planner,
+        method=method,
+        schedule_digest=digest,
+        keep=list(plan.schedule.keep) if plan.schedule is not None else None,
+        dense_ns=verified.dense.ns if verified.dense is not None else plan.dense_ns,
+        predicted_ns=plan.predicted_ns,
+        predicted_low_ns=plan.predicted_low_ns,
+        predicted_high_ns=plan.predicted_high_ns,
+        measured_ns=time.ns if time is not None else None,
+        measured_low_ns=time.ns - time.half_ns if time is not None else None,
+        measured_high_ns=time.ns + time.half_ns if time is not None else None,
+        speedup=verified.dense.ns / time.ns if time is not None and verified.dense is not None else None,
+        top1_dense=_top1(verified.dense_judgement),
+        top1_pruned=_top1(judgement),
+        top1_computed_on=judged.computed_on if judged is not None else None,
+        recommended=False,
+        verdict=plan.verdict,
+    )
+
+
+def _judged(row: ReportRow, plan: Plan, verified: _Verified, objective: Objective) -> _Judged:
+    accepted, verdict = False, row.verdict
+    time = verified.times.get(row.schedule_digest or "")
+    if row.schedule_digest in verified.out_of_memory:
+        verdict = f"{DO_NOT_PRUNE}the board ran out of memory with this schedule"
+    elif time is not None and verified.dense is not None:
+        accepted, verdict = _after_measuring(plan, time, verified.dense, row.top1_dense, row.top1_pruned, objective)
+    kept_share = float(np.mean(row.keep)) / plan.schedule.tokens if row.keep and plan.schedule else 1.0
+    return _Judged(replace(row, verdict=verdict), accepted, kept_share)
+
+
+def _after_measuring(
+    plan: Plan,
+    time: Measured,
+    dense_time: Measured,
+    dense_top1: float | None,
+    top1: float | None,
+    objective: Objective,
+) -> tuple[bool, str]:
+    """Whether the schedule does what was asked, and the verdict."""
+    predicted = against_dense(plan.predicted_ns, plan.dense_ns).removesuffix(" than dense")
+    figures = f"measured {against_dense(time.ns, dense_time.ns)} (predicted {predicted})"
+    half = float(np.hypot(time.half_ns, dense_time.half_ns))
+    if time.ns - dense_time.ns > half:
+        return False, f"{DO_NOT_PRUNE}{figures}"
+    if dense_time.ns - time.ns <= half:
+        share = 100 * half / dense_time.ns
+        return False, f"{DO_NOT_PRUNE}no gain beyond the uncertainty of ±{share:.1f} %: {figures}"
+    drop = dense_top1 - top1 if dense_top1 is not None and top1 is not None else None
+    if drop is not None:
+        figures += f"; loses {points(drop)} of top-1" if drop > 0 else f"; top-1 {_kept_words(drop)}"
+    limit = objective.max_accuracy_drop
+    if drop is not None and limit is not None and drop > limit + 1e-9:
+        return False, f"{DO_NOT_PRUNE}more than the {points(limit)} of top-1 that may be lost: {figures}"
+    budget_ns = objective.latency_ns
+    if objective.latency_share is not None:
+        budget_ns = round(objective.latency_share * dense_time.ns)
+    if budget_ns is not None and time.ns - time.half_ns > budget_ns:
+        over = f"{in_ms(time.ns)} measured against a budget of {in_ms(budget_ns)}"
+        return False, f"{DO_NOT_PRUNE}it does not meet the budget, {over}: {figures}"
+    return True, f"{PRUNE}{figures}"
+
+
+def _kept_words(drop: float) -> str:
+    return "unchanged" if drop == 0 else f"{points(-drop)} higher"
+
+
+def _best(judged: Sequence[_Judged], objective: Objective) -> int | None:
+    accepted = [index for index, j in enumerate(judged) if j.accepted]
+    if not accepted:
+        return None
+
+    def rank(index: int) -> tuple[float, float]:
+        row = judged[index].row
+        speedup, top1, top1_dense = row.speedup or 0.0, row.top1_pruned, row.top1_dense
+        if objective.utility_alpha is not None and top1 is not None and top1_dense:
+            alpha = objective.utility_alpha
+            return alpha * (1 - 1 / max(speedup, 1e-9)) + (1 - alpha) * top1 / top1_dense, speedup
+        if objective.max_accuracy_drop is not None and top1 is not None:
+            return speedup, top1
+        return (top1 if top1 is not None else judged[index].kept_share), speedup
+
+    return max(accepted, key=rank)
+
+
+def _top1(judgement: Judgement | None) -> float | None:
+    return None if judgement is None else 100.0 * judgement.correct / judgement.images

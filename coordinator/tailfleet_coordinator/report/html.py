@@ -1,0 +1,55 @@
+"""One self-contained page of a campaign: the table and every picture, nothing loaded from anywhere."""
+
+import base64
+from collections.abc import Mapping, Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tailfleet_coordinator.report.table import HEADINGS, cells
+from tailfleet_schema import __version__
+from tailfleet_schema.campaign import CampaignReport, ReportRow
+
+
+def page(report: CampaignReport, pictures: Mapping[tuple[str, str], bytes]) -> str:
+    """The page. ``pictures`` are PNGs by (board, model), shown in their order."""
+    kinds = {(row.board, row.model): row.board_kind for row in report.rows}
+    environment = Environment(
+        loader=PackageLoader("tailfleet_coordinator.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    figures = [
+        {
+            "board": board,
+            "model": model,
+            "virtual": kinds.get((board, model)) == "virtual",
+            "data": base64.b64encode(content).decode("ascii"),
+            "recommended": _recommended(report.rows, board, model),
+        }
+        for (board, model), content in pictures.items()
+    ]
+    return environment.get_template("report.html.j2").render(
+        campaign=report.campaign,
+        version=__version__,
+        headings=HEADINGS,
+        rows=[
+            {"cells": cells(row), "recommended": row.recommended, "virtual": row.board_kind == "virtual"}
+            for row in report.rows
+        ],
+        figures=figures,
+        any_virtual=any(row.board_kind == "virtual" for row in report.rows),
+    )
+
+
+def _recommended(rows: Sequence[ReportRow], board: str, model: str) -> str:
+    """What to do with this model on this board, in a sentence."""
+    here = [row for row in rows if (row.board, row.model) == (board, model)]
+    if not here:
+        return "measured only; nothing was planned for it"
+    chosen = next((row for row in here if row.recommended), None)
+    if chosen is None:
+        return "recommended: dense, no schedule came out better"
+    keep = ", ".join(str(count) for count in chosen.keep or [])
+    return f"recommended: {chosen.method}, tokens after each block {keep}; {chosen.verdict}"

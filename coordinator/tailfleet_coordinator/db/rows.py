@@ -1,0 +1,133 @@
+"""What the store hands out: frozen facts, free of SQL."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tailfleet_schema.board import BoardFacts, BoardKind
+from tailfleet_schema.campaign import CampaignRequest, CampaignState
+from tailfleet_schema.job import Failure, Job, JobKind, JobState
+from tailfleet_schema.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Board:
+    """An enrolled board; ``online`` by the database's clock."""
+
+    id: int
+    name: str
+    kind: BoardKind
+    virtual_profile: str | None
+    facts: BoardFacts
+    machine_id: str
+    fingerprint: str
+    enrolled_at: datetime
+    last_seen_at: datetime | None
+    online: bool
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whose token a request brought. ``board_id`` is set exactly for role ``board``."""
+
+    role: str
+    name: str
+    board_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A campaign without its steps."""
+
+    id: str
+    request: CampaignRequest
+    state: CampaignState
+    created_at: datetime
+    finished_at: datetime | None
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One board × model of a campaign."""
+
+    id: int
+    campaign_id: str
+    board_id: int
+    board: str
+    model: str
+    phase: str
+    note: str
+    curve_id: int | None
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """Where a job stands: ``done`` of ``total`` keys are stored."""
+
+    id: str
+    campaign_id: str
+    board_id: int
+    model: str
+    kind: JobKind
+    state: JobState
+    attempt: int
+    done: int
+    total: int
+    failure: Failure | None
+    fingerprint: str | None
+    fingerprint_changed: bool
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job just given to its board."""
+
+    job: Job
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A finished sweep."""
+
+    id: int
+    job_id: str
+    board_id: int
+    board: str
+    board_kind: BoardKind
+    model: str
+    model_digest: str
+    backend: str
+    dtype: str
+    batch: int
+    fingerprint: str
+    stable: bool
+    unstable_reason: str
+    measured_at: datetime
+
+
+@dataclass(frozen=True)
+class StoredPlan:
+    """A planner's decision; ``plan_json`` is left for the room that knows plans to read."""
+
+    id: int
+    board_id: int
+    model: str
+    planner: str
+    method: str
+    plan_json: str
+    schedule_digest: str | None
+
+
+@dataclass(frozen=True)
+class PlannedSchedule:
+    """A schedule and for what it was planned."""
+
+    schedule: Schedule
+    digest: str
+    campaign_id: str
+    board: str
+    planner: str
+    created_at: datetime

@@ -1,0 +1,309 @@
+"""Queries on jobs: ordering them, giving them to boards, and what their holders may say. The lease is the fence.
+
+A job belongs to its board. It is given by one statement, each time under a new attempt number, and only who brings
+the current number may speak for it. A lease that has run out stays with its holder until the board asks again, so a
+board that was cut off for an hour still delivers; what runs out is its claim on the machine.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from tailfleet_coordinator.db.engine import Now
+from tailfleet_coordinator.db.machines import job_holder, machine_is_free, release_machine, take_machine
+from tailfleet_coordinator.db.rows import Claim, JobStatus
+from tailfleet_coordinator.db.store_results import ResultQueries
+from tailfleet_coordinator.db.tables import (
+    BoardTable,
+    CampaignTable,
+    JobTable,
+    PlanTable,
+    ResultTable,
+    VerificationTable,
+)
+from tailfleet_coordinator.refusals import LeaseGone, RoleRefused, UnknownName
+from tailfleet_schema import codec
+from tailfleet_schema.board import BoardKind
+from tailfleet_schema.curve import UnitResult
+from tailfleet_schema.errors import Blame
+from tailfleet_schema.job import ENDED, Failure, Job, JobKind, JobState
+from tailfleet_schema.messages import Outcome
+
+MAX_ATTEMPTS = 20
+"""A job that was given so often without an end is failed: something ends it that giving it again does not mend."""
+
+LOG_CHARACTERS = 64 * 1024
+
+
+class JobQueries(ResultQueries):
+    """Jobs and leases."""
+
+    def create_job(self, campaign_id: str, board_id: int, model: str, job: Job, plan_ids: Iterable[int] = ()) -> bool:
+        """Order ``job`` and link the plans it verifies; False where the campaign has ended or it is ordered already."""
+        with self.writing() as connection:
+            state = connection.execute(
+                select(CampaignTable.state).where(CampaignTable.id == campaign_id).with_for_update()
+            ).scalar()
+            ordered = select(JobTable.id).where(
+                JobTable.campaign_id == campaign_id,
+                JobTable.board_id == board_id,
+                JobTable.model == model,
+                JobTable.kind == job.kind.value,
+            )
+            if state != "running" or connection.execute(ordered).first() is not None:
+                return False
+            connection.execute(
+                insert(JobTable).values(
+                    id=job.id,
+                    campaign_id=campaign_id,
+                    board_id=board_id,
+                    model=model,
+                    kind=job.kind.value,
+                    job_json=codec.dumps(job),
+                    total=len(job.keys()),
+                    state=JobState.QUEUED.value,
+                    created_at=Now(),
+                )
+            )
+            links = [{"plan_id": plan_id, "job_id": job.id} for plan_id in plan_ids]
+            if links:
+                connection.execute(insert(VerificationTable), links)
+            return True
+
+    def find_boards_with_work(self, board_ids: Iterable[int]) -> set[int]:
+        """Those of the boards for which a job waits; whether their machine is free is judged when they claim."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                select(JobTable.board_id)
+                .where(JobTable.board_id.in_(list(board_ids)), JobTable.state == JobState.QUEUED.value)
+                .distinct()
+            )
+            return set(rows.scalars())
+
+    def take_back_jobs(self, board_id: int) -> None:
+        """The board runs nothing any more: what it held waits again (or is over, if that was asked for)."""
+        with self.writing() as connection:
+            held = connection.execute(
+                select(JobTable.id, JobTable.attempt, JobTable.cancel_requested)
+                .where(JobTable.board_id == board_id, JobTable.state == JobState.LEASED.value)
+                .with_for_update()
+            ).all()
+            for row in held:
+                _give_back(connection, row.id, row.attempt, row.cancel_requested, None)
+
+    def claim_job(self, board_id: int, lease_seconds: float, claimable_seconds: float) -> Claim | None:
+        """Give the board its oldest waiting job; None where there is none or its machine is in use.
+
+        A physical board gets its machine for itself; a virtual one shares it, but lets waiting physical ones pass.
+        """
+        with self.writing() as connection:
+            board = connection.execute(
+                select(BoardTable.kind, BoardTable.machine_id, BoardTable.fingerprint).where(BoardTable.id == board_id)
+            ).one()
+            exclusive = board.kind == BoardKind.PHYSICAL.value
+            waiting = (
+                select(JobTable.id)
+                .where(JobTable.board_id == board_id, JobTable.state == JobState.QUEUED.value)
+                .order_by(JobTable.created_at, JobTable.id)
+                .limit(1)
+            )
+            if connection.execute(waiting).first() is None:
+                return None
+            if not machine_is_free(connection, board.machine_id, exclusive, claimable_seconds):
+                return None
+            changed = JobTable.fingerprint_changed | (
+                func.coalesce(JobTable.fingerprint, board.fingerprint) != board.fingerprint
+            )
+            given = connection.execute(
+                update(JobTable)
+                .where(JobTable.id == waiting.scalar_subquery(), JobTable.state == JobState.QUEUED.value)
+                .values(
+                    state=JobState.LEASED.value,
+                    attempt=JobTable.attempt + 1,
+                    lease_expires_at=Now(lease_seconds),
+                    started_at=func.coalesce(JobTable.started_at, Now()),
+                    fingerprint=board.fingerprint,
+                    fingerprint_changed=changed,
+                )
+                .returning(JobTable.id, JobTable.attempt, JobTable.job_json)
+            ).first()
+            if given is None:
+                return None
+            take_machine(connection, board.machine_id, job_holder(given.id), exclusive, lease_seconds)
+            return Claim(codec.loads(Job, given.job_json), given.attempt)
+
+    def renew_lease(self, board_id: int, job_id: str, attempt: int, lease_seconds: float) -> bool:
+        """The holder lives; whether it is asked to stop. Raises ``LeaseGone``, ``RoleRefused``, ``UnknownName``."""
+        with self.writing() as connection:
+            return _renew(connection, board_id, job_id, attempt, lease_seconds)
+
+    def add_results(
+        self, board_id: int, job_id: str, attempt: int, results: list[UnitResult], lease_seconds: float
+    ) -> tuple[int, bool]:
+        """Store the results whose keys are new; how many, and whether the holder is asked to stop.
+
+        Renews the lease. Raises as ``renew_lease`` does, and then stores nothing.
+        """
+        with self.writing() as connection:
+            cancel = _renew(connection, board_id, job_id, attempt, lease_seconds)
+            return self._insert_results(connection, job_id, attempt, results), cancel
+
+    def finish_job(
+        self, board_id: int, job_id: str, attempt: int, outcome: Outcome, failure: Failure | None, log: str
+    ) -> tuple[JobState, int]:
+        """The holder is through; the job's state now, and how many keys have no result.
+
+        A job that lacks results is not done, whatever its holder says: it waits again. Saying it twice does no harm.
+        Raises ``LeaseGone``, ``RoleRefused``, ``UnknownName``.
+        """
+        with self.writing() as connection:
+            job = _fenced(connection, board_id, job_id, attempt)
+            stored = connection.execute(
+                select(func.count()).select_from(ResultTable).where(ResultTable.job_id == job_id)
+            ).scalar_one()
+            missing = job.total - stored
+            if job.state != JobState.LEASED.value:
+                return JobState(job.state), missing
+            connection.execute(update(JobTable).where(JobTable.id == job_id).values(log=log[-LOG_CHARACTERS:]))
+            if outcome is Outcome.DONE and missing == 0:
+                return _end(connection, job_id, JobState.DONE, None), 0
+            if outcome is Outcome.FAILED:
+                cause = failure or Failure("the board gave no reason", Blame.BUG)
+                return _end(connection, job_id, JobState.FAILED, cause), missing
+            return _give_back(connection, job_id, attempt, job.cancel_requested, failure), missing
+
+    def get_job(self, job_id: str) -> Job:
+        """The order itself. Raises ``UnknownName``."""
+        with self.reading() as connection:
+            text = connection.execute(select(JobTable.job_json).where(JobTable.id == job_id)).scalar()
+        if text is None:
+            raise UnknownName(f"there is no job {job_id!r}")
+        return codec.loads(Job, text)
+
+    def list_jobs(self, campaign_id: str) -> list[JobStatus]:
+        """Where each job of the campaign stands."""
+        counts = (
+            select(ResultTable.job_id, func.count().label("done"))
+            .join(JobTable, JobTable.id == ResultTable.job_id)
+            .where(JobTable.campaign_id == campaign_id)
+            .group_by(ResultTable.job_id)
+            .subquery()
+        )
+        query = (
+            select(JobTable, func.coalesce(counts.c.done, 0).label("done"))
+            .outerjoin(counts, counts.c.job_id == JobTable.id)
+            .where(JobTable.campaign_id == campaign_id)
+            .order_by(JobTable.created_at, JobTable.id)
+        )
+        with self.reading() as connection:
+            return [_status(row) for row in connection.execute(query)]
+
+    def list_verify_jobs(self, campaign_id: str) -> dict[int, str]:
+        """For each verified plan of the campaign, the job that measures it."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                select(VerificationTable.plan_id, VerificationTable.job_id)
+                .join(PlanTable, PlanTable.id == VerificationTable.plan_id)
+                .where(PlanTable.campaign_id == campaign_id)
+            )
+            return {row.plan_id: row.job_id for row in rows}
+
+
+def cancel_jobs(connection: Connection, campaign_id: str) -> None:
+    """Waiting jobs of the campaign are over at once; given ones when their holder next speaks or asks."""
+    mine = JobTable.campaign_id == campaign_id
+    connection.execute(
+        update(JobTable)
+        .where(mine, JobTable.state == JobState.QUEUED.value)
+        .values(state=JobState.CANCELLED.value, finished_at=Now())
+    )
+    connection.execute(
+        update(JobTable).where(mine, JobTable.state == JobState.LEASED.value).values(cancel_requested=True)
+    )
+
+
+def _fenced(connection: Connection, board_id: int, job_id: str, attempt: int) -> Any:
+    """The job's row, if the board spoke with its current attempt."""
+    row = connection.execute(
+        select(JobTable.board_id, JobTable.attempt, JobTable.state, JobTable.total, JobTable.cancel_requested)
+        .where(JobTable.id == job_id)
+        .with_for_update()
+    ).first()
+    if row is None:
+        raise UnknownName(f"there is no job {job_id!r}")
+    if row.board_id != board_id:
+        raise RoleRefused("the job belongs to another board")
+    if row.attempt != attempt:
+        raise LeaseGone(f"the job was given again; attempt {attempt} is over", "ask for work")
+    return row
+
+
+def _renew(connection: Connection, board_id: int, job_id: str, attempt: int, lease_seconds: float) -> bool:
+    job = _fenced(connection, board_id, job_id, attempt)
+    if job.state != JobState.LEASED.value:
+        raise LeaseGone(f"the job is {job.state}, not leased", "ask for work")
+    connection.execute(update(JobTable).where(JobTable.id == job_id).values(lease_expires_at=Now(lease_seconds)))
+    board = connection.execute(
+        update(BoardTable)
+        .where(BoardTable.id == board_id)
+        .values(last_seen_at=Now())
+        .returning(BoardTable.machine_id, BoardTable.kind)
+    ).one()
+    exclusive = board.kind == BoardKind.PHYSICAL.value
+    take_machine(connection, board.machine_id, job_holder(job_id), exclusive, lease_seconds)
+    return bool(job.cancel_requested)
+
+
+def _give_back(
+    connection: Connection, job_id: str, attempt: int, cancel_requested: bool, failure: Failure | None
+) -> JobState:
+    if cancel_requested:
+        return _end(connection, job_id, JobState.CANCELLED, None)
+    if attempt >= MAX_ATTEMPTS:
+        last = f"; the last time: {failure.sentence}" if failure else ""
+        cause = Failure(
+            f"the job was given {attempt} times and never came to an end{last}",
+            Blame.LAB,
+            failure.detail if failure else "",
+        )
+        return _end(connection, job_id, JobState.FAILED, cause)
+    connection.execute(
+        update(JobTable).where(JobTable.id == job_id).values(state=JobState.QUEUED.value, lease_expires_at=None)
+    )
+    release_machine(connection, job_holder(job_id))
+    return JobState.QUEUED
+
+
+def _end(connection: Connection, job_id: str, state: JobState, failure: Failure | None) -> JobState:
+    assert state in ENDED
+    connection.execute(
+        update(JobTable)
+        .where(JobTable.id == job_id)
+        .values(
+            state=state.value,
+            lease_expires_at=None,
+            finished_at=Now(),
+            failure_json=None if failure is None else codec.dumps(failure),
+        )
+    )
+    release_machine(connection, job_holder(job_id))
+    return state
+
+
+def _status(row: Any) -> JobStatus:
+    return JobStatus(
+        id=row.id,
+        campaign_id=row.campaign_id,
+        board_id=row.board_id,
+        model=row.model,
+        kind=JobKind(row.kind),
+        state=JobState(row.state),
+        attempt=row.attempt,
+        done=row.done,
+        total=row.total,
+        failure=None if row.failure_json is None else codec.loads(Failure, row.failure_json),
+        fingerprint=row.fingerprint,
+        fingerprint_changed=bool(row.fingerprint_changed),
+        finished_at=row.finished_at,
+    )

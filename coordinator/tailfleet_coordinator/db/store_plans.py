@@ -1,0 +1,166 @@
+"""Queries on what plans are made of and what comes of them: accuracy profiles, plans, schedules; and on the use of
+the machine by the coordinator's own tasks."""
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from tailfleet_coordinator.db.engine import Database, Now
+from tailfleet_coordinator.db.machines import machine_is_free, release_machine, take_machine
+from tailfleet_coordinator.db.rows import PlannedSchedule, StoredPlan
+from tailfleet_coordinator.db.tables import BoardTable, PlanTable, ProfileTable, ScheduleTable
+from tailfleet_coordinator.refusals import UnknownName
+from tailfleet_schema import codec
+from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
+from tailfleet_schema.errors import InputError
+from tailfleet_schema.schedule import Schedule
+
+
+class PlanQueries(Database):
+    """Profiles, plans, schedules."""
+
+    def add_profile(self, model_digest: str, dataset_sha256: str, results: list[UnitResult]) -> int:
+        """Store judged units; how many were new."""
+        rows = [
+            {
+                "model_digest": model_digest,
+                "dataset_sha256": dataset_sha256,
+                "part": result.unit.part.value,
+                "label": result.unit.label,
+                "block": result.unit.block,
+                "tokens": result.unit.tokens,
+                "kept": result.unit.kept,
+                "judgement_json": codec.dumps(result.judgement),
+            }
+            for result in results
+            if result.judgement is not None
+        ]
+        if not rows:
+            return 0
+        dialect: Any = sqlite if self.is_sqlite else postgresql
+        statement = dialect.insert(ProfileTable).values(stored_at=Now()).on_conflict_do_nothing()
+        with self.writing() as connection:
+            return len(connection.execute(statement.returning(ProfileTable.id), rows).all())
+
+    def list_profile(self, model_digest: str, dataset_sha256: str) -> list[UnitResult]:
+        """All judged units of the model's profile on that dataset."""
+        query = select(ProfileTable).where(
+            ProfileTable.model_digest == model_digest, ProfileTable.dataset_sha256 == dataset_sha256
+        )
+        with self.reading() as connection:
+            return [
+                UnitResult(
+                    Unit(Part(row.part), row.tokens, row.kept, row.label, row.block),
+                    round=0,
+                    judgement=codec.loads(Judgement, row.judgement_json),
+                )
+                for row in connection.execute(query.order_by(ProfileTable.id))
+            ]
+
+    def add_plan(
+        self,
+        campaign_id: str,
+        board_id: int,
+        model: str,
+        planner: str,
+        method: str,
+        plan_json: str,
+        schedule: Schedule | None,
+    ) -> None:
+        """Store a planner's decision, and its schedule under its digest. Storing it twice does nothing."""
+        dialect: Any = sqlite if self.is_sqlite else postgresql
+        with self.writing() as connection:
+            if schedule is not None:
+                connection.execute(
+                    dialect.insert(ScheduleTable)
+                    .values(
+                        digest=schedule.digest,
+                        model=schedule.model,
+                        method=schedule.method,
+                        schedule_json=codec.dumps(schedule),
+                        created_at=Now(),
+                    )
+                    .on_conflict_do_nothing()
+                )
+            connection.execute(
+                dialect.insert(PlanTable)
+                .values(
+                    campaign_id=campaign_id,
+                    board_id=board_id,
+                    model=model,
+                    planner=planner,
+                    method=method,
+                    plan_json=plan_json,
+                    schedule_digest=None if schedule is None else schedule.digest,
+                    created_at=Now(),
+                )
+                .on_conflict_do_nothing()
+            )
+
+    def list_plans(self, campaign_id: str) -> list[StoredPlan]:
+        """All plans of the campaign."""
+        query = select(PlanTable).where(PlanTable.campaign_id == campaign_id).order_by(PlanTable.id)
+        with self.reading() as connection:
+            return [
+                StoredPlan(row.id, row.board_id, row.model, row.planner, row.method, row.plan_json, row.schedule_digest)
+                for row in connection.execute(query)
+            ]
+
+    def list_schedules(
+        self, board: str | None = None, model: str | None = None, campaign: str | None = None
+    ) -> list[PlannedSchedule]:
+        """Planned schedules with the board, planner and campaign of each, the newest last."""
+        query = (
+            select(ScheduleTable, PlanTable.campaign_id, PlanTable.planner, BoardTable.name.label("board"))
+            .join(PlanTable, PlanTable.schedule_digest == ScheduleTable.digest)
+            .join(BoardTable, BoardTable.id == PlanTable.board_id)
+            .order_by(PlanTable.id)
+        )
+        if board is not None:
+            query = query.where(BoardTable.name == board)
+        if model is not None:
+            query = query.where(ScheduleTable.model == model)
+        if campaign is not None:
+            query = query.where(PlanTable.campaign_id == campaign)
+        with self.reading() as connection:
+            return [
+                PlannedSchedule(
+                    codec.loads(Schedule, row.schedule_json),
+                    row.digest,
+                    row.campaign_id,
+                    row.board,
+                    row.planner,
+                    row.created_at,
+                )
+                for row in connection.execute(query)
+            ]
+
+    def get_schedule(self, digest: str) -> Schedule:
+        """The schedule whose digest begins so. Raises ``UnknownName``, or ``InputError`` where several do."""
+        query = select(ScheduleTable.schedule_json).where(ScheduleTable.digest.startswith(digest, autoescape=True))
+        with self.reading() as connection:
+            found = list(connection.execute(query.limit(2)).scalars())
+        if not found or not digest:
+            raise UnknownName(f"there is no schedule {digest!r}", "tailfleet schedule list")
+        if len(found) > 1:
+            raise InputError(f"several schedules begin with {digest!r}", "give more of its characters")
+        return codec.loads(Schedule, found[0])
+
+    def use_machine(self, machine_id: str, holder: str, seconds: float, claimable_seconds: float) -> bool:
+        """Let a task of the coordinator compute on the machine beside others; False while it is being measured."""
+        with self.writing() as connection:
+            if not machine_is_free(connection, machine_id, False, claimable_seconds):
+                return False
+            take_machine(connection, machine_id, holder, False, seconds)
+            return True
+
+    def keep_machine(self, machine_id: str, holder: str, seconds: float) -> None:
+        """The task still computes."""
+        with self.writing() as connection:
+            take_machine(connection, machine_id, holder, False, seconds)
+
+    def leave_machine(self, holder: str) -> None:
+        """The task is over."""
+        with self.writing() as connection:
+            release_machine(connection, holder)

@@ -1,0 +1,310 @@
+"""The tables: what is stored, and which rows cannot exist. Queries are left to the store, changes of the form to
+the migrations.
+
+Texts named ``…_json`` hold what the schema's codec writes, and are only ever read with it. Times are UTC.
+"""
+
+from datetime import datetime
+from typing import ClassVar
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from tailfleet_coordinator.db.engine import UtcTime
+from tailfleet_schema.board import BoardKind
+from tailfleet_schema.campaign import CampaignState
+from tailfleet_schema.curve import Part
+from tailfleet_schema.job import JobKind, JobState
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+ROLES = ("operator", "viewer")
+
+PHASES = ("waiting", "sweep", "profile", "plan", "verify", "done", "failed", "cancelled")
+
+
+def one_of(column: str, values: tuple[str, ...] | list[str]) -> CheckConstraint:
+    """A constraint that ``column`` holds one of ``values``."""
+    return CheckConstraint(f"{column} IN ({', '.join(repr(value) for value in values)})", name=f"{column}_known")
+
+
+class Table(DeclarativeBase):
+    """What all tables share."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map: ClassVar = {datetime: UtcTime, str: Text}
+
+
+class BoardTable(Table):
+    """A board that has enrolled."""
+
+    __tablename__ = "boards"
+    __table_args__ = (
+        one_of("kind", [kind.value for kind in BoardKind]),
+        CheckConstraint("(kind = 'virtual') = (virtual_profile IS NOT NULL)", name="profile_exactly_if_virtual"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    virtual_profile: Mapped[str | None]
+    facts_json: Mapped[str]
+    machine_id: Mapped[str] = mapped_column(String(128), index=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    enrolled_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime | None]
+    """None until it first asks for work."""
+
+
+class EnrolmentTable(Table):
+    """A promise that whoever brings the token may enrol as ``board``, once, until it expires."""
+
+    __tablename__ = "enrolments"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    board: Mapped[str] = mapped_column(String(64), index=True)
+    virtual_profile: Mapped[str | None]
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class TokenTable(Table):
+    """A person's or a program's token."""
+
+    __tablename__ = "tokens"
+    __table_args__ = (one_of("role", ROLES),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    role: Mapped[str] = mapped_column(String(16))
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
+class ModelTable(Table):
+    """A model that can be swept; ``digest`` is the sha256 of its specification."""
+
+    __tablename__ = "models"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    spec_json: Mapped[str]
+    registered_at: Mapped[datetime]
+
+
+class DatasetTable(Table):
+    """Labelled images; ``sha256`` names their artifact."""
+
+    __tablename__ = "datasets"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    spec_json: Mapped[str]
+    registered_at: Mapped[datetime]
+
+
+class CampaignTable(Table):
+    """What was asked of the fleet."""
+
+    __tablename__ = "campaigns"
+    __table_args__ = (
+        one_of("state", [state.value for state in CampaignState]),
+        CheckConstraint("(state = 'running') = (finished_at IS NULL)", name="finished_exactly_if_ended"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    request_json: Mapped[str]
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    failure_json: Mapped[str | None]
+
+
+class JobTable(Table):
+    """An order to one board. ``attempt`` counts how often it was given; only the last holder may speak for it."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        # One sweep and one verification a board × model of a campaign: an actor that is rebuilt cannot order twice.
+        UniqueConstraint("campaign_id", "board_id", "model", "kind"),
+        Index(None, "board_id", "state"),
+        one_of("kind", [JobKind.SWEEP.value, JobKind.VERIFY.value]),
+        one_of("state", [state.value for state in JobState]),
+        CheckConstraint("(state = 'leased') = (lease_expires_at IS NOT NULL)", name="expires_exactly_if_leased"),
+        CheckConstraint("attempt >= 0", name="attempt_counts"),
+        CheckConstraint("total > 0", name="total_positive"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"))
+    board_id: Mapped[int] = mapped_column(ForeignKey("boards.id"))
+    model: Mapped[str] = mapped_column(ForeignKey("models.name"))
+    kind: Mapped[str] = mapped_column(String(16))
+    job_json: Mapped[str]
+    total: Mapped[int]
+    """Keys that a complete job has."""
+    state: Mapped[str] = mapped_column(String(16))
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    lease_expires_at: Mapped[datetime | None]
+    cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
+    fingerprint: Mapped[str | None] = mapped_column(String(64))
+    """The board's when the job was last given."""
+    fingerprint_changed: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether the board was another at an earlier attempt."""
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    failure_json: Mapped[str | None]
+    log: Mapped[str] = mapped_column(server_default=text("''"))
+
+
+class ResultTable(Table):
+    """What came of one unit in one round; statistics are recomputed from it."""
+
+    __tablename__ = "results"
+    __table_args__ = (
+        # A key counts once, however often it is sent.
+        UniqueConstraint("job_id", "part", "label", "block", "tokens", "kept", "round", name="uq_results_key"),
+        one_of("part", [part.value for part in Part]),
+        one_of("status", ["ok", "oom"]),
+        CheckConstraint("kept >= 1 AND kept <= tokens", name="kept_within_tokens"),
+        CheckConstraint("round >= 0", name="round_counts"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    part: Mapped[str] = mapped_column(String(16))
+    label: Mapped[str] = mapped_column(String(64))
+    block: Mapped[int]
+    tokens: Mapped[int]
+    kept: Mapped[int]
+    round: Mapped[int]
+    status: Mapped[str] = mapped_column(String(8))
+    call_ns_json: Mapped[str]
+    judgement_json: Mapped[str | None]
+    telemetry_json: Mapped[str | None]
+    attempt: Mapped[int]
+    stored_at: Mapped[datetime]
+
+
+class CurveTable(Table):
+    """A finished sweep, and whether its figures may be trusted; the samples are the job's results."""
+
+    __tablename__ = "curves"
+    __table_args__ = (
+        Index(None, "board_id", "model"),
+        CheckConstraint("stable OR unstable_reason <> ''", name="unstable_has_reason"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    board_id: Mapped[int] = mapped_column(ForeignKey("boards.id"))
+    model: Mapped[str] = mapped_column(ForeignKey("models.name"))
+    model_digest: Mapped[str] = mapped_column(String(64))
+    backend: Mapped[str] = mapped_column(String(32))
+    dtype: Mapped[str] = mapped_column(String(8))
+    batch: Mapped[int]
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    stable: Mapped[bool]
+    unstable_reason: Mapped[str]
+    measured_at: Mapped[datetime]
+
+
+class StepTable(Table):
+    """One board × model of a campaign: which curve it stands on, where it is, and what there is to say about it."""
+
+    __tablename__ = "steps"
+    __table_args__ = (UniqueConstraint("campaign_id", "board_id", "model"), one_of("phase", PHASES))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"))
+    board_id: Mapped[int] = mapped_column(ForeignKey("boards.id"))
+    model: Mapped[str] = mapped_column(ForeignKey("models.name"))
+    phase: Mapped[str] = mapped_column(String(16))
+    note: Mapped[str] = mapped_column(server_default=text("''"))
+    curve_id: Mapped[int | None] = mapped_column(ForeignKey("curves.id"))
+    failure_json: Mapped[str | None]
+
+
+class ProfileTable(Table):
+    """How one judged unit of a model's accuracy profile came out; shared by all boards and campaigns."""
+
+    __tablename__ = "profiles"
+    __table_args__ = (
+        UniqueConstraint(
+            "model_digest", "dataset_sha256", "part", "label", "block", "tokens", "kept", name="uq_profiles_unit"
+        ),
+        one_of("part", [Part.LOSS.value, Part.INPUT.value]),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_digest: Mapped[str] = mapped_column(String(64))
+    dataset_sha256: Mapped[str] = mapped_column(String(64))
+    part: Mapped[str] = mapped_column(String(16))
+    label: Mapped[str] = mapped_column(String(64))
+    """The method for LOSS, empty for INPUT."""
+    block: Mapped[int]
+    tokens: Mapped[int]
+    kept: Mapped[int]
+    judgement_json: Mapped[str]
+    stored_at: Mapped[datetime]
+
+
+class ScheduleTable(Table):
+    """A schedule under its content address."""
+
+    __tablename__ = "schedules"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    model: Mapped[str] = mapped_column(String(128))
+    method: Mapped[str] = mapped_column(String(32))
+    schedule_json: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class PlanTable(Table):
+    """What a planner decided for one board × model × method; no schedule means: do not prune."""
+
+    __tablename__ = "plans"
+    __table_args__ = (UniqueConstraint("campaign_id", "board_id", "model", "planner", "method"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"))
+    board_id: Mapped[int] = mapped_column(ForeignKey("boards.id"))
+    model: Mapped[str] = mapped_column(ForeignKey("models.name"))
+    planner: Mapped[str] = mapped_column(String(32))
+    method: Mapped[str] = mapped_column(String(32))
+    plan_json: Mapped[str]
+    schedule_digest: Mapped[str | None] = mapped_column(ForeignKey("schedules.digest"))
+    created_at: Mapped[datetime]
+
+
+class VerificationTable(Table):
+    """Which job measures a plan's schedule on the board itself."""
+
+    __tablename__ = "verifications"
+
+    plan_id: Mapped[int] = mapped_column(ForeignKey("plans.id"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+
+
+class MachineUseTable(Table):
+    """Something computes on a machine: alone (a physical board that is measured) or beside others of its kind."""
+
+    __tablename__ = "machine_uses"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    machine_id: Mapped[str] = mapped_column(String(128), index=True)
+    holder: Mapped[str] = mapped_column(String(255), unique=True)
+    exclusive: Mapped[bool]
+    expires_at: Mapped[datetime]

@@ -1,0 +1,56 @@
+"""The refusals that the coordinator adds to the one exception tree, each with the HTTP status it travels as.
+
+::
+
+    InputError
+     ├─ UnknownName       404  no such board, model, campaign, …
+     ├─ NameTaken         409  the name is in use
+     └─ BodyTooLarge      413
+    LabError
+     └─ LeaseGone         409  the lease is no longer this board's
+    ConfigurationError
+     ├─ TokenRefused      401  who are you
+     └─ RoleRefused       403  not you
+"""
+
+from tailfleet_schema.errors import ConfigurationError, InputError, LabError, TailfleetError
+
+
+class UnknownName(InputError):
+    """Something was named that does not exist."""
+
+
+class NameTaken(InputError):
+    """A name is in use already."""
+
+
+class BodyTooLarge(InputError):
+    """A request is larger than is read."""
+
+
+class LeaseGone(LabError):
+    """A board spoke for a job that it no longer holds."""
+
+
+class TokenRefused(ConfigurationError):
+    """No token, or one that opens nothing."""
+
+
+class RoleRefused(ConfigurationError):
+    """A good token, but not for this."""
+
+
+_STATUS: tuple[tuple[type[TailfleetError], int], ...] = (
+    (UnknownName, 404),
+    (NameTaken, 409),
+    (BodyTooLarge, 413),
+    (LeaseGone, 409),
+    (TokenRefused, 401),
+    (RoleRefused, 403),
+    (InputError, 422),
+)
+
+
+def status_of(error: TailfleetError) -> int:
+    """The HTTP status ``error`` travels as; 500 where the coordinator itself is at fault."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)

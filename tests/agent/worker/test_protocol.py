@@ -34,6 +34,16 @@ def as_keys(results):
                 result.round) for result in results]
 
 
+def ahead_of_path(folder):
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+
+@pytest.fixture
+def without_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('no torch here', name='torch')\n")
+    return ahead_of_path(tmp_path)
+
+
 def test_an_order_is_answered_by_every_result_and_done(make_job, run_worker):
     job = make_job()
 
@@ -150,18 +160,14 @@ def test_an_order_that_cannot_be_meant_is_its_authors(make_job, run_worker, chan
     assert "Traceback" in errors
 
 
-def test_a_virtual_board_measures_nothing(make_job, run_worker, tmp_path):
-    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('no torch here', name='torch')\n")
-
-    _, events, _ = run_worker(order(make_job(backend="eager")), PYTHONPATH=str(tmp_path))
+def test_a_virtual_board_measures_nothing(make_job, run_worker, without_torch):
+    _, events, _ = run_worker(order(make_job(backend="eager")), PYTHONPATH=without_torch)
 
     assert "the virtual board jetson-tx2 measures nothing" in events[-1].failure.sentence
 
 
-def test_a_missing_torch_is_told_with_the_command_that_installs_it(make_job, run_worker, tmp_path):
-    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('no torch here', name='torch')\n")
-
-    status, events, _ = run_worker(order(make_job(backend="eager"), virtual_profile=None), PYTHONPATH=str(tmp_path))
+def test_a_missing_torch_is_told_with_the_command_that_installs_it(make_job, run_worker, without_torch):
+    status, events, _ = run_worker(order(make_job(backend="eager"), virtual_profile=None), PYTHONPATH=without_torch)
 
     failure = events[-1].failure
     assert status == protocol.FAILED
@@ -226,7 +232,7 @@ def test_facts_of_a_machine_without_torch_are_blank(tmp_path):
     for name in ("torch", "timm", "onnxruntime"):
         (tmp_path / (name + ".py")).write_text("raise RuntimeError('a broken wheel')\n")
     done = subprocess.run([*WORKER, "facts"], capture_output=True, timeout=30, check=True,
-                          env={**os.environ, "PYTHONPATH": str(tmp_path)})
+                          env={**os.environ, "PYTHONPATH": ahead_of_path(tmp_path)})
 
     assert set(json.loads(done.stdout).values()) == {None}
 

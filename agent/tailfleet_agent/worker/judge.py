@@ -17,7 +17,7 @@ from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Job
 from tailfleet_schema.schedule import smallest_reachable
 
-BATCH = 50
+BATCH = 25
 
 CACHE_BYTES = 512 * 1024 * 1024
 """Tokens entering all blocks are kept while they fit; else those of one block at a time, the last asked for."""

@@ -20,7 +20,7 @@ from tailfleet_agent.config import Config
 from tailfleet_agent.loop import Agent
 from tailfleet_agent.runner import worker_command
 from tailfleet_schema import __version__
-from tailfleet_schema.board import BoardFacts, BoardKind
+from tailfleet_schema.board import BoardFacts, BoardKind, Telemetry
 from tailfleet_schema.errors import TailfleetError
 from tailfleet_schema.messages import EnrolRequest
 
@@ -77,10 +77,15 @@ def run(options: Any) -> int:
         signal.signal(number, lambda *_: stopping.set())
     with config_room.lock(options.home):
         agent = Agent(options.home, config, Client(config.url, config.board_token, config.ca),
-                      lambda: board_facts(config), probes.read_telemetry, stopping)
+                      lambda: board_facts(config), lambda: _telemetry(config), stopping)
         logging.info("board %s asks %s for work", config.board, config.url)
         agent.run()
     return 0
+
+
+def _telemetry(config: Config) -> Optional[Telemetry]:
+    """The board's state; None for a virtual board, of which this machine's state says nothing."""
+    return probes.read_telemetry() if config.virtual_profile is None else None
 
 
 def board_facts(config: Config) -> BoardFacts:

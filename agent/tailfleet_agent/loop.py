@@ -50,7 +50,7 @@ class Agent:
     """
 
     def __init__(self, home: str, config: Config, client: Client, facts: Callable[[], BoardFacts],
-                 telemetry: Callable[[], Telemetry], stopping: threading.Event,
+                 telemetry: Callable[[], Optional[Telemetry]], stopping: threading.Event,
                  command: Optional[List[str]] = None) -> None:
         self._home = home
         self._config = config

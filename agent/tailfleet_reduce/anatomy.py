@@ -153,7 +153,7 @@ class Anatomy:
         """(B, channels, size, size) → x (B, N, C): patches, prefix tokens, positions, norm before the blocks."""
         model = self._model
         x = model.patch_embed(images)
-        if isinstance(model, VisionTransformerDistilled) and "_pos_embed" not in vars(VisionTransformerDistilled):
+        if isinstance(self.model, VisionTransformerDistilled) and "_pos_embed" not in vars(VisionTransformerDistilled):
             # timm 0.6 writes this out in the distilled model's forward_features.
             prefix = torch.cat([model.cls_token, model.dist_token], 1).expand(x.shape[0], -1, -1)
             return cast(torch.Tensor, model.pos_drop(torch.cat([prefix, x], 1) + model.pos_embed))

@@ -10,7 +10,8 @@
      └─ LeaseGone         409  the lease is no longer this board's
     ConfigurationError
      ├─ TokenRefused      401  who are you
-     └─ RoleRefused       403  not you
+     ├─ RoleRefused       403  not you
+     └─ ProtocolRefused   422  an agent of another protocol
 """
 
 from tailfleet_schema.errors import ConfigurationError, InputError, LabError, TailfleetError
@@ -40,6 +41,10 @@ class RoleRefused(ConfigurationError):
     """A good token, but not for this."""
 
 
+class ProtocolRefused(ConfigurationError):
+    """An agent of a release that speaks another protocol."""
+
+
 _STATUS: tuple[tuple[type[TailfleetError], int], ...] = (
     (UnknownName, 404),
     (NameTaken, 409),
@@ -47,6 +52,7 @@ _STATUS: tuple[tuple[type[TailfleetError], int], ...] = (
     (LeaseGone, 409),
     (TokenRefused, 401),
     (RoleRefused, 403),
+    (ProtocolRefused, 422),
     (InputError, 422),
 )
 

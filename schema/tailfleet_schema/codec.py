@@ -70,7 +70,8 @@ def _decode(kind: Any, data: Any, path: str) -> Any:
         return None
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _dataclass(kind, data, path)
-    if isinstance(kind, type) and issubclass(kind, Enum):
+    # Python 3.9 and 3.10 take list[int] for a type, and then refuse to compare it with a class.
+    if isinstance(kind, type) and not hasattr(kind, "__origin__") and issubclass(kind, Enum):
         return _enum(kind, data, path)
     if kind in (bool, int, float, str):
         return _typed_scalar(kind, data, path)

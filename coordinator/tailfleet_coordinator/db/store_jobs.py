@@ -8,7 +8,7 @@ board that was cut off for an hour still delivers; what runs out is its claim on
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, literal, select, update
 
 from tailfleet_coordinator.db.engine import Now
 from tailfleet_coordinator.db.machines import job_holder, machine_is_free, release_machine, take_machine
@@ -181,23 +181,32 @@ class JobQueries(ResultQueries):
             raise UnknownName(f"there is no job {job_id!r}")
         return codec.loads(Job, text)
 
-    def list_jobs(self, campaign_id: str) -> list[JobStatus]:
-        """Where each job of the campaign stands."""
-        counts = (
-            select(ResultTable.job_id, func.count().label("done"))
-            .join(JobTable, JobTable.id == ResultTable.job_id)
-            .where(JobTable.campaign_id == campaign_id)
-            .group_by(ResultTable.job_id)
-            .subquery()
-        )
-        query = (
-            select(JobTable, func.coalesce(counts.c.done, 0).label("done"))
-            .outerjoin(counts, counts.c.job_id == JobTable.id)
-            .where(JobTable.campaign_id == campaign_id)
-            .order_by(JobTable.created_at, JobTable.id)
-        )
+    def get_job_campaign(self, job_id: str) -> str:
+        """The campaign that ordered the job. Raises ``UnknownName``."""
         with self.reading() as connection:
-            return [_status(row) for row in connection.execute(query)]
+            found = connection.execute(select(JobTable.campaign_id).where(JobTable.id == job_id)).scalar()
+        if found is None:
+            raise UnknownName(f"there is no job {job_id!r}")
+        return found
+
+    def list_jobs(self, campaign_id: str) -> list[JobStatus]:
+        """Where each job of the campaign stands, but for the results it has (``done`` is 0)."""
+        query = select(JobTable, literal(0).label("done")).where(JobTable.campaign_id == campaign_id)
+        with self.reading() as connection:
+            return [_status(row) for row in connection.execute(query.order_by(JobTable.created_at, JobTable.id))]
+
+    def count_jobs(self, campaign_id: str) -> list[JobStatus]:
+        """Where each job of the campaign stands, and how many of its results are stored."""
+        done = (
+            select(func.count())
+            .select_from(ResultTable)
+            .where(ResultTable.job_id == JobTable.id)
+            .correlate(JobTable)
+            .scalar_subquery()
+        )
+        query = select(JobTable, done.label("done")).where(JobTable.campaign_id == campaign_id)
+        with self.reading() as connection:
+            return [_status(row) for row in connection.execute(query.order_by(JobTable.created_at, JobTable.id))]
 
     def list_verify_jobs(self, campaign_id: str) -> dict[int, str]:
         """For each verified plan of the campaign, the job that measures it."""

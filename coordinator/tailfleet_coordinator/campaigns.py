@@ -1,0 +1,124 @@
+"""Campaigns as people see them: opening one, its progress, its report. Read from rows; driving one is left to the
+cluster room.
+"""
+
+import secrets
+from collections.abc import Iterable
+from datetime import datetime
+
+from tailfleet_coordinator.db.rows import Campaign, JobStatus, Step
+from tailfleet_coordinator.db.store import Store
+from tailfleet_coordinator.db.store_workloads import model_digest
+from tailfleet_coordinator.plan import design
+from tailfleet_coordinator.plan.outcome import report_rows
+from tailfleet_coordinator.plan.planner import Plan
+from tailfleet_schema import codec
+from tailfleet_schema.board import BoardKind
+from tailfleet_schema.campaign import CampaignReport, CampaignRequest, CampaignStatus, ReportRow, StepStatus
+from tailfleet_schema.curve import Unit, UnitResult
+from tailfleet_schema.job import JobKind
+from tailfleet_schema.workload import ModelSpec, Workload
+
+
+def open_campaign(store: Store, request: CampaignRequest) -> str:
+    """Store the campaign for an actor to drive; its id.
+
+    Raises ``UnknownName`` for a board or model that does not exist, ``InputError`` for what cannot be measured on
+    one of them.
+    """
+    board_ids = store.find_boards(request.boards)
+    models = [store.get_model(name) for name in request.models]
+    kinds = {board.kind for board in store.list_boards(0.0) if board.id in set(board_ids)}
+    for model in models:
+        for kind in kinds:
+            workload_of(request, model, kind)
+            design.sweep_units(model.geometry, request.methods, request.sweep.counts, kind)
+    campaign_id = f"c{secrets.token_hex(4)}"
+    store.create_campaign(campaign_id, request, board_ids)
+    return campaign_id
+
+
+def workload_of(request: CampaignRequest, model: ModelSpec, kind: BoardKind) -> Workload:
+    """What runs on a board of that kind. A virtual board's latencies are never mixed with measured ones."""
+    backend = "virtual" if kind is BoardKind.VIRTUAL else "eager"
+    return Workload(model, request.batch, backend, request.dtype)
+
+
+def wanted_profile(request: CampaignRequest, model: ModelSpec) -> list[Unit]:
+    """The judged units that plans of ``model`` rest on; none without an objective or without labelled images."""
+    if request.objective is None or model.dataset is None:
+        return []
+    units = [unit for method in request.methods for unit in design.profile_units(model.geometry, method)]
+    if "pomt-rule" in request.planners:
+        units += design.input_units(model.geometry)
+    return units
+
+
+def stored_profile(store: Store, model: ModelSpec) -> list[UnitResult]:
+    """What is known of the model's accuracy profile."""
+    if model.dataset is None:
+        return []
+    return store.list_profile(model_digest(model), store.get_dataset(model.dataset).sha256)
+
+
+def status_of(store: Store, campaign: Campaign) -> CampaignStatus:
+    """Where the campaign stands."""
+    jobs = {(job.board_id, job.model, job.kind): job for job in store.count_jobs(campaign.id)}
+    return CampaignStatus(
+        id=campaign.id,
+        state=campaign.state,
+        created_at=_iso(campaign.created_at),
+        steps=[_step(store, campaign, step, jobs) for step in store.list_steps(campaign.id)],
+        finished_at=None if campaign.finished_at is None else _iso(campaign.finished_at),
+        failure=campaign.failure,
+    )
+
+
+def _step(store: Store, campaign: Campaign, step: Step, jobs: dict[tuple[int, str, JobKind], JobStatus]) -> StepStatus:
+    done = total = 0
+    kind = {"sweep": JobKind.SWEEP, "verify": JobKind.VERIFY}.get(step.phase)
+    job = jobs.get((step.board_id, step.model, kind)) if kind is not None else None
+    if job is not None:
+        done, total = job.done, job.total
+    elif step.phase == "profile":
+        model = store.get_model(step.model)
+        wanted = set(wanted_profile(campaign.request, model))
+        done, total = len(wanted & {result.unit for result in stored_profile(store, model)}), len(wanted)
+    return StepStatus(step.board, step.model, step.phase, done, total, step.note)
+
+
+def report_of(store: Store, campaign: Campaign) -> CampaignReport:
+    """The plans of the campaign so far, with what their boards measured of them."""
+    objective = campaign.request.objective
+    if objective is None:
+        return CampaignReport(campaign.id, [])
+    plans = store.list_plans(campaign.id)
+    verifying = {
+        (job.board_id, job.model): job.id for job in store.list_jobs(campaign.id) if job.kind is JobKind.VERIFY
+    }
+    rows: list[ReportRow] = []
+    for step in store.list_steps(campaign.id):
+        mine = _in_order(
+            campaign.request,
+            (
+                (plan.planner, plan.method, codec.loads(Plan, plan.plan_json))
+                for plan in plans
+                if (plan.board_id, plan.model) == (step.board_id, step.model)
+            ),
+        )
+        if not mine:
+            continue
+        board = store.get_board(step.board_id)
+        job_id = verifying.get((step.board_id, step.model))
+        results = store.list_results(job_id) if job_id is not None else []
+        rows += report_rows(board.name, board.kind, store.get_model(step.model), mine, results, objective)
+    return CampaignReport(campaign.id, rows)
+
+
+def _in_order(request: CampaignRequest, plans: Iterable[tuple[str, str, Plan]]) -> list[tuple[str, str, Plan]]:
+    """By planner and method as they were asked for, whichever was planned first."""
+    return sorted(plans, key=lambda plan: (request.planners.index(plan[0]), request.methods.index(plan[1])))
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat()

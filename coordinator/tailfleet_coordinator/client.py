@@ -1,0 +1,266 @@
+"""``Fleet``: the coordinator from Python. Rows come as pandas DataFrames, single facts as the schema's dataclasses.
+
+::
+
+    from tailfleet_coordinator.client import Fleet
+    fleet = Fleet()                                   # this machine's coordinator, or $TAILFLEET_URL
+    fleet.curves(model="digits_vit", board="nano-7")  # one row for each measured unit, times in ns
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import httpx
+import pandas
+
+from tailfleet_coordinator.replies import (
+    CURVE_COLUMNS,
+    POINT_COLUMNS,
+    SCHEDULE_COLUMNS,
+    Boards,
+    Campaigns,
+    Columns,
+    Datasets,
+    Enrolment,
+    EnrolmentRequest,
+    Health,
+    Models,
+)
+from tailfleet_coordinator.settings import Settings
+from tailfleet_schema import codec
+from tailfleet_schema.board import BoardFacts
+from tailfleet_schema.campaign import CampaignReport, CampaignRequest, CampaignStatus
+from tailfleet_schema.errors import Blame, ConfigurationError, DecodeError, LabError, TailfleetError
+from tailfleet_schema.messages import ErrorReply
+from tailfleet_schema.schedule import Schedule
+
+T = TypeVar("T")
+
+BOARD_COLUMNS = (
+    "name", "kind", "virtual_profile", "online", "soc", "architecture", "cpu", "cpu_cores", "memory_bytes", "gpu",
+    "gpu_sms", "os", "python", "torch", "timm", "cuda", "l4t", "agent", "enrolled_at", "last_seen_at",
+)  # fmt: skip
+"""Columns of :meth:`Fleet.boards`."""
+
+_NUMBERS = {
+    "quiet_ns": "Float64", "quiet_low_ns": "Float64", "quiet_high_ns": "Float64", "p50_ns": "Float64",
+    "p90_ns": "Float64", "p99_ns": "Float64",
+}  # fmt: skip
+
+
+class FleetError(TailfleetError):
+    """The coordinator refused; the sentence is its own. ``status`` is the HTTP status."""
+
+    def __init__(self, status: int, reply: ErrorReply) -> None:
+        super().__init__(reply.error, reply.mend)
+        self.status = status
+        self.blame = reply.blame
+
+
+class Fleet:
+    """A coordinator and its boards.
+
+    ``url`` and ``token`` default to ``$TAILFLEET_URL`` and ``$TAILFLEET_TOKEN``, else to what the coordinator of this
+    machine wrote into ``coordinator.json``. Methods raise ``FleetError`` for a refusal, ``LabError`` where nobody
+    answers.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        timeout_seconds: float = 60.0,
+    ) -> None:
+        url = url or os.environ.get("TAILFLEET_URL")
+        token = token or os.environ.get("TAILFLEET_TOKEN")
+        if url is None or token is None:
+            known_url, known_token = _this_machines_coordinator(url is None)
+            url, token = url or known_url, token or known_token
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {token}"},
+            transport=transport,
+            timeout=timeout_seconds,
+        )
+
+    def close(self) -> None:
+        """Close the connections; the object is of no use afterwards."""
+        self._http.close()
+
+    def __enter__(self) -> "Fleet":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def health(self) -> Health:
+        """That the coordinator answers, and its version."""
+        return self._get("/v1/health", Health)
+
+    def boards(self) -> pandas.DataFrame:
+        """One row a board: name, kind, hardware, software; ``online``: heard of within the last minute."""
+        rows = []
+        for board in self._get("/v1/boards", Boards).boards:
+            facts = codec.loads(BoardFacts, board.facts_json)
+            told = {**codec.encode(facts.hardware), **codec.encode(facts.software), **codec.encode(board)}
+            rows.append([told[column] for column in BOARD_COLUMNS])
+        frame = pandas.DataFrame(rows, columns=list(BOARD_COLUMNS))
+        return _with_times(frame, "enrolled_at", "last_seen_at")
+
+    def enroll_board(self, name: str, virtual_profile: str | None = None, minutes: int = 60) -> Enrolment:
+        """Promise the name to a board; ``line`` is to be pasted there within ``minutes``."""
+        return self._post("/v1/enrolments", EnrolmentRequest(name, virtual_profile, minutes), Enrolment)
+
+    def models(self) -> pandas.DataFrame:
+        """One row a model: name, architecture, shape, whether it has weights and images."""
+        names = (
+            "name",
+            "architecture",
+            "depth",
+            "dim",
+            "heads",
+            "tokens",
+            "prefix",
+            "image_size",
+            "weights",
+            "dataset",
+        )
+        rows = [
+            (
+                model.name,
+                model.architecture,
+                model.geometry.depth,
+                model.geometry.dim,
+                model.geometry.heads,
+                model.geometry.tokens,
+                model.geometry.prefix,
+                model.geometry.image_size,
+                "random" if model.checkpoint_sha256 is None else model.checkpoint_sha256[:12],
+                model.dataset,
+            )
+            for model in self._get("/v1/models", Models).models
+        ]
+        return pandas.DataFrame(rows, columns=list(names))
+
+    def datasets(self) -> pandas.DataFrame:
+        """One row a dataset."""
+        names = ("name", "sha256", "classes", "calibration_images", "evaluation_images", "source")
+        rows = [[getattr(dataset, name) for name in names] for dataset in self._get("/v1/datasets", Datasets).datasets]
+        return pandas.DataFrame(rows, columns=list(names))
+
+    def curve_list(self, model: str | None = None, board: str | None = None) -> pandas.DataFrame:
+        """One row a stored curve, the oldest first."""
+        frame = self._columns("/v1/curves", CURVE_COLUMNS, {"model": model, "board": board})
+        return _with_times(frame, "measured_at")
+
+    def curves(self, model: str | None = None, board: str | None = None) -> pandas.DataFrame:
+        """One row for each measured unit of each stored curve, the oldest curve first.
+
+        ``part`` says what was timed (``model``: the curve itself), ``tokens`` → ``kept``; ``quiet_ns`` is the low
+        quantile that plans rest on, with its interval; ``p50_ns``, ``p90_ns``, ``p99_ns`` are typical times. Latencies
+        of rows with ``board_kind`` ``virtual`` are modelled, not measured.
+        """
+        frame = self._columns("/v1/curves/points", POINT_COLUMNS, {"model": model, "board": board})
+        return _with_times(frame.astype(_NUMBERS).astype(dict.fromkeys(_NUMBERS, "float64")), "measured_at")
+
+    def run_campaign(self, request: CampaignRequest) -> str:
+        """Start a campaign; its id."""
+        return self._post("/v1/campaigns", request, CampaignStatus).id
+
+    def campaigns(self) -> pandas.DataFrame:
+        """One row a campaign, the newest first."""
+        names = ("id", "state", "created_at", "finished_at", "steps", "done", "failed")
+        rows = []
+        for campaign in self._get("/v1/campaigns", Campaigns).campaigns:
+            phases = [step.phase for step in campaign.steps]
+            rows.append(
+                (
+                    campaign.id,
+                    campaign.state.value,
+                    campaign.created_at,
+                    campaign.finished_at,
+                    len(phases),
+                    phases.count("done"),
+                    phases.count("failed"),
+                )
+            )
+        return _with_times(pandas.DataFrame(rows, columns=list(names)), "created_at", "finished_at")
+
+    def campaign(self, campaign: str) -> CampaignStatus:
+        """Where a campaign stands."""
+        return self._get(f"/v1/campaigns/{_safe(campaign)}", CampaignStatus)
+
+    def cancel(self, campaign: str) -> CampaignStatus:
+        """Stop a campaign; what was measured stays."""
+        return self._post(f"/v1/campaigns/{_safe(campaign)}/cancel", None, CampaignStatus)
+
+    def report(self, campaign: str) -> CampaignReport:
+        """What was planned, and what the boards measured of it; may be asked for before the campaign has ended."""
+        return self._get(f"/v1/campaigns/{_safe(campaign)}/report", CampaignReport)
+
+    def schedules(
+        self, board: str | None = None, model: str | None = None, campaign: str | None = None
+    ) -> pandas.DataFrame:
+        """One row for each planned schedule, board and campaign; ``keep`` is a list of counts as JSON."""
+        wanted = {"board": board, "model": model, "campaign": campaign}
+        return _with_times(self._columns("/v1/schedules", SCHEDULE_COLUMNS, wanted), "planned_at")
+
+    def schedule(self, digest: str) -> Schedule:
+        """The schedule whose digest begins so."""
+        return self._get(f"/v1/schedules/{_safe(digest)}", Schedule)
+
+    def _columns(self, path: str, names: tuple[str, ...], wanted: Mapping[str, str | None]) -> pandas.DataFrame:
+        table = self._get(path, Columns, {key: value for key, value in wanted.items() if value is not None})
+        return pandas.DataFrame({name: table.columns.get(name, []) for name in names}, columns=list(names))
+
+    def _get(self, path: str, kind: type[T], parameters: Mapping[str, str] | None = None) -> T:
+        return self._ask("GET", path, kind, params=parameters)
+
+    def _post(self, path: str, message: object, kind: type[T]) -> T:
+        content = b"" if message is None else codec.dumps(message).encode()
+        return self._ask("POST", path, kind, content=content, headers={"Content-Type": "application/json"})
+
+    def _ask(self, method: str, path: str, kind: type[T], **options: Any) -> T:
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise LabError(f"no coordinator answers at {self.url} ({error})", "tailfleet up") from error
+        if answer.is_success:
+            return codec.loads(kind, answer.content, "reply")
+        try:
+            refusal = codec.loads(ErrorReply, answer.content)
+        except DecodeError:
+            refusal = ErrorReply(f"{self.url} answers with status {answer.status_code}", Blame.BUG)
+        raise FleetError(answer.status_code, refusal)
+
+
+def _this_machines_coordinator(needs_url: bool) -> tuple[str, str]:
+    path = Settings().ready_file
+    try:
+        known = json.loads(path.read_text())
+        return str(known["url"]), str(known["token"])
+    except FileNotFoundError:
+        what = "no coordinator runs on this machine" if needs_url else "no token is given"
+        raise ConfigurationError(
+            f"{what}: there is no {path}", "tailfleet up, or set TAILFLEET_URL and TAILFLEET_TOKEN"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}", "start the coordinator again") from error
+
+
+def _safe(name: str) -> str:
+    """``name`` as one part of a path."""
+    from urllib.parse import quote
+
+    return quote(name, safe="") or "-"
+
+
+def _with_times(frame: pandas.DataFrame, *names: str) -> pandas.DataFrame:
+    for name in names:
+        frame[name] = pandas.to_datetime(frame[name], utc=True, format="ISO8601")
+    return frame

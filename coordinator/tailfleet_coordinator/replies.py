@@ -1,0 +1,92 @@
+"""What people's programs send to the coordinator and are told by it, beyond the campaign types of the schema.
+
+Tables travel column by column, since a fleet's curves have many thousand rows. HTTP and DataFrames are left to others.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tailfleet_schema.campaign import BoardStatus, CampaignStatus
+from tailfleet_schema.workload import DatasetSpec, ModelSpec
+
+
+@dataclass(frozen=True)
+class EnrolmentRequest:
+    """Promise ``board`` to whoever brings the token within ``minutes``."""
+
+    board: str
+    virtual_profile: str | None = None
+    minutes: int = 60
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """A promise: ``line`` is for the board's shell; ``warning`` says why it may not work there, where that is known."""
+
+    board: str
+    token: str
+    line: str
+    expires_at: str
+    """UTC, ISO 8601."""
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
+class Health:
+    """That the coordinator answers, and in which version."""
+
+    status: str
+    version: str
+    protocol: int
+
+
+@dataclass(frozen=True)
+class Boards:
+    """All enrolled boards."""
+
+    boards: list[BoardStatus]
+
+
+@dataclass(frozen=True)
+class Models:
+    """All models that can be swept."""
+
+    models: list[ModelSpec]
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """All sets of labelled images."""
+
+    datasets: list[DatasetSpec]
+
+
+@dataclass(frozen=True)
+class Campaigns:
+    """All campaigns, the newest first, each with its steps."""
+
+    campaigns: list[CampaignStatus]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A table: every column a list, all equally long."""
+
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+
+CURVE_COLUMNS = (
+    "curve_id", "board", "board_kind", "model", "backend", "dtype", "batch", "stable", "unstable_reason",
+    "fingerprint", "campaign", "measured_at",
+)  # fmt: skip
+"""Columns of the list of curves."""
+
+POINT_COLUMNS = (
+    "board", "board_kind", "model", "backend", "dtype", "batch", "part", "method", "tokens", "kept",
+    "quiet_ns", "quiet_low_ns", "quiet_high_ns", "p50_ns", "p90_ns", "p99_ns", "calls", "rounds", "status",
+    "stable", "unstable_reason", "curve_id", "measured_at",
+)  # fmt: skip
+"""Columns of the points of curves: one row for each measured unit."""
+
+SCHEDULE_COLUMNS = ("digest", "board", "model", "method", "planner", "keep", "campaign", "planned_at")
+"""Columns of the list of schedules: one row a schedule, board and campaign."""

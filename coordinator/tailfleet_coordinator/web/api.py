@@ -1,0 +1,37 @@
+"""The application: both sides' endpoints under ``/v1``, behind one door, refusing in one shape."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+from tailfleet_coordinator.web.access import Door
+from tailfleet_coordinator.web.boards import board_routes
+from tailfleet_coordinator.web.context import Context
+from tailfleet_coordinator.web.people import people_routes
+from tailfleet_coordinator.web.waiting import LOOK_SECONDS, Waiting
+from tailfleet_coordinator.web.wire import refuse_in_one_shape
+from tailfleet_schema import __version__
+
+
+def create_app(context: Context, look_seconds: float = LOOK_SECONDS) -> FastAPI:
+    """The coordinator's HTTP interface; ``app.state.waiting`` answers its waiting boards when it is to end."""
+    waiting = Waiting(lambda boards: context.store.find_boards_with_work(boards), look_seconds)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        watch = asyncio.create_task(waiting.watch())
+        yield
+        watch.cancel()
+
+    app = FastAPI(
+        title="tailfleet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
+        openapi_url="/v1/openapi.json",
+    )  # fmt: skip
+    app.state.waiting = waiting
+    door = Door(context.store)
+    refuse_in_one_shape(app)
+    app.include_router(board_routes(context, door, waiting))
+    app.include_router(people_routes(context, door))
+    return app

@@ -1,0 +1,129 @@
+"""What boards ask: enrol, work, deliver, be heard, finish. The messages are the schema's."""
+
+import asyncio
+from functools import lru_cache
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from tailfleet_coordinator.curves import file_curve
+from tailfleet_coordinator.db.rows import Caller
+from tailfleet_coordinator.refusals import ProtocolRefused
+from tailfleet_coordinator.web.access import Door, hashed, new_token
+from tailfleet_coordinator.web.context import Context
+from tailfleet_coordinator.web.waiting import Waiting
+from tailfleet_coordinator.web.wire import read, reply
+from tailfleet_schema.curve import UnitKey
+from tailfleet_schema.errors import InputError
+from tailfleet_schema.job import JobState
+from tailfleet_schema.messages import (
+    EnrolReply,
+    EnrolRequest,
+    FinishReply,
+    FinishRequest,
+    HeartbeatReply,
+    HeartbeatRequest,
+    Lease,
+    LeaseReply,
+    LeaseRequest,
+    ResultsReply,
+    ResultsUpload,
+)
+from tailfleet_schema.version import PROTOCOL
+
+
+def board_routes(context: Context, door: Door, waiting: Waiting) -> APIRouter:
+    """The boards' endpoints."""
+    router = APIRouter(prefix="/v1", tags=["boards"])
+    store, settings = context.store, context.settings
+    limit = settings.body_bytes
+    board = Depends(door.board)
+
+    @lru_cache(maxsize=256)
+    def keys(job_id: str) -> frozenset[UnitKey]:
+        return frozenset(store.get_job(job_id).keys())
+
+    @router.post("/enroll")
+    async def enroll(request: Request) -> Response:
+        message = await read(request, EnrolRequest, limit)
+        refuse_other_protocol(message.protocol)
+        token = new_token("board")
+        name = await run_in_threadpool(store.enroll, hashed(message.token), message.facts, hashed(token))
+        return reply(EnrolReply(name, token))
+
+    @router.post("/lease")
+    async def lease(request: Request, caller: Annotated[Caller, board]) -> Response:
+        message = await read(request, LeaseRequest, limit)
+        refuse_other_protocol(message.protocol)
+        board_id = caller.board_id
+        assert board_id is not None
+        power_mode = message.telemetry.power_mode if message.telemetry else None
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + min(max(message.wait_seconds, 0.0), settings.poll_seconds)
+        with waiting.ticket(board_id) as ticket:
+            await run_in_threadpool(store.see_board, board_id, message.facts, power_mode)
+            await run_in_threadpool(store.take_back_jobs, board_id)
+            while not ticket.void and not await request.is_disconnected():
+                claim = await run_in_threadpool(
+                    store.claim_job, board_id, settings.lease_seconds, settings.claimable_seconds
+                )
+                if claim is not None:
+                    known = await run_in_threadpool(store.list_known_keys, claim.job.id)
+                    return reply(LeaseReply(Lease(claim.job, claim.attempt, settings.lease_seconds, known)))
+                left = deadline - clock()
+                if left <= 0:
+                    break
+                await ticket.wait(left)
+        return reply(LeaseReply())
+
+    @router.post("/jobs/{job_id}/results")
+    async def results(request: Request, job_id: str, caller: Annotated[Caller, board]) -> Response:
+        message = await read(request, ResultsUpload, limit)
+
+        def store_them() -> ResultsReply:
+            assert caller.board_id is not None
+            ordered = keys(job_id)
+            for number, result in enumerate(message.results):
+                if result.key not in ordered:
+                    raise InputError(f"results[{number}]: the job has no such unit and round")
+            return ResultsReply(
+                *store.add_results(caller.board_id, job_id, message.attempt, message.results, settings.lease_seconds)
+            )
+
+        return reply(await run_in_threadpool(store_them))
+
+    @router.post("/jobs/{job_id}/heartbeat")
+    async def heartbeat(request: Request, job_id: str, caller: Annotated[Caller, board]) -> Response:
+        message = await read(request, HeartbeatRequest, limit)
+        assert caller.board_id is not None
+        cancel = await run_in_threadpool(
+            store.renew_lease, caller.board_id, job_id, message.attempt, settings.lease_seconds
+        )
+        return reply(HeartbeatReply(cancel))
+
+    @router.post("/jobs/{job_id}/finish")
+    async def finish(request: Request, job_id: str, caller: Annotated[Caller, board]) -> Response:
+        message = await read(request, FinishRequest, limit)
+
+        def finish_it() -> FinishReply:
+            assert caller.board_id is not None
+            state, missing = store.finish_job(
+                caller.board_id, job_id, message.attempt, message.outcome, message.failure, message.log
+            )
+            if state is JobState.DONE:
+                file_curve(store, job_id)
+            return FinishReply(state.value, missing)
+
+        return reply(await run_in_threadpool(finish_it))
+
+    return router
+
+
+def refuse_other_protocol(protocol: int) -> None:
+    """Raise ``ProtocolRefused`` unless the agent speaks ours."""
+    if protocol != PROTOCOL:
+        raise ProtocolRefused(
+            f"this agent speaks protocol {protocol}, the coordinator {PROTOCOL}",
+            "fetch the agent from this coordinator again: tailfleet board enroll NAME prints the line",
+        )

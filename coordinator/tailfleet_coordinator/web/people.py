@@ -1,0 +1,152 @@
+"""What people and their programs ask: boards, models, curves, campaigns, schedules, artifacts.
+
+Answers are the schema's campaign types and those of ``replies``. Viewers may look, operators may change things.
+"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
+
+from tailfleet_coordinator import campaigns
+from tailfleet_coordinator.curves import columns
+from tailfleet_coordinator.db.rows import Board, Caller
+from tailfleet_coordinator.replies import (
+    SCHEDULE_COLUMNS,
+    Boards,
+    Campaigns,
+    Columns,
+    Datasets,
+    Enrolment,
+    EnrolmentRequest,
+    Health,
+    Models,
+)
+from tailfleet_coordinator.web.access import Door, hashed, new_token
+from tailfleet_coordinator.web.context import Context
+from tailfleet_coordinator.web.enrolment import check_name, enrolment_line
+from tailfleet_coordinator.web.wire import read, reply
+from tailfleet_schema import __version__, codec
+from tailfleet_schema.campaign import BoardStatus, CampaignRequest, CampaignState
+from tailfleet_schema.errors import InputError
+from tailfleet_schema.version import PROTOCOL
+
+MOST_MINUTES = 7 * 24 * 60
+"""An enrolment token may not be good for longer than a week."""
+
+
+def people_routes(context: Context, door: Door) -> APIRouter:
+    """The people's endpoints."""
+    router = APIRouter(prefix="/v1", tags=["people"])
+    store, settings = context.store, context.settings
+    reader = [Depends(door.reader)]
+    operator = [Depends(door.operator)]
+
+    @router.get("/health")
+    def health() -> Response:
+        return reply(Health("ok", __version__, PROTOCOL))
+
+    @router.get("/agent.pyz")
+    def agent() -> Response:
+        headers = {"X-Sha256": context.agent.sha256, "ETag": f'"{context.agent.sha256}"'}
+        return Response(context.agent.content, headers=headers, media_type="application/octet-stream")
+
+    @router.get("/artifacts/{sha256}", dependencies=[Depends(door.anyone)])
+    def artifact(sha256: str) -> Response:
+        return FileResponse(context.artifacts.path(sha256), media_type="application/octet-stream")
+
+    @router.get("/boards", dependencies=reader)
+    def boards() -> Response:
+        return reply(Boards([_board_status(board) for board in store.list_boards(settings.online_seconds)]))
+
+    @router.post("/enrolments", dependencies=operator)
+    async def enrolments(request: Request) -> Response:
+        message = await read(request, EnrolmentRequest, settings.body_bytes)
+        check_name(message.board)
+        if not 1 <= message.minutes <= MOST_MINUTES:
+            raise InputError(f"minutes must lie between 1 and {MOST_MINUTES}")
+        token = new_token("enrol")
+        expires_at = await run_in_threadpool(
+            store.create_enrolment, message.board, message.virtual_profile, hashed(token), 60.0 * message.minutes
+        )
+        line = enrolment_line(context.public_url, context.agent.sha256, token, message.virtual_profile)
+        return reply(Enrolment(message.board, token, line, expires_at.isoformat(), context.warning))
+
+    @router.get("/models", dependencies=reader)
+    def models() -> Response:
+        return reply(Models(store.list_models()))
+
+    @router.get("/datasets", dependencies=reader)
+    def datasets() -> Response:
+        return reply(Datasets(store.list_datasets()))
+
+    @router.get("/curves", dependencies=reader)
+    def curves(model: str | None = None, board: str | None = None) -> Response:
+        return reply(Columns(context.curves.list_columns(model, board)))
+
+    @router.get("/curves/points", dependencies=reader)
+    def points(model: str | None = None, board: str | None = None) -> Response:
+        return reply(Columns(context.curves.point_columns(model, board)))
+
+    @router.get("/schedules", dependencies=reader)
+    def schedules(board: str | None = None, model: str | None = None, campaign: str | None = None) -> Response:
+        rows = [
+            (
+                found.digest,
+                found.board,
+                found.schedule.model,
+                found.schedule.method,
+                found.planner,
+                codec.dumps(found.schedule.keep),
+                found.campaign_id,
+                found.created_at.isoformat(),
+            )
+            for found in store.list_schedules(board, model, campaign)
+        ]
+        return reply(Columns(columns(SCHEDULE_COLUMNS, rows)))
+
+    @router.get("/schedules/{digest}", dependencies=reader)
+    def schedule(digest: str) -> Response:
+        return reply(store.get_schedule(digest))
+
+    @router.post("/campaigns")
+    async def open_campaign(request: Request, caller: Annotated[Caller, Depends(door.operator)]) -> Response:
+        message = await read(request, CampaignRequest, settings.body_bytes)
+        campaign_id = await run_in_threadpool(campaigns.open_campaign, store, message)
+        return await run_in_threadpool(_status, campaign_id)
+
+    @router.get("/campaigns", dependencies=reader)
+    def list_campaigns() -> Response:
+        return reply(Campaigns([campaigns.status_of(store, campaign) for campaign in store.list_campaigns()]))
+
+    @router.get("/campaigns/{campaign_id}", dependencies=reader)
+    def campaign(campaign_id: str) -> Response:
+        return _status(campaign_id)
+
+    @router.post("/campaigns/{campaign_id}/cancel", dependencies=operator)
+    def cancel(campaign_id: str) -> Response:
+        store.get_campaign(campaign_id)
+        store.end_campaign(campaign_id, CampaignState.CANCELLED)
+        return _status(campaign_id)
+
+    @router.get("/campaigns/{campaign_id}/report", dependencies=reader)
+    def report(campaign_id: str) -> Response:
+        return reply(campaigns.report_of(store, store.get_campaign(campaign_id)))
+
+    def _status(campaign_id: str) -> Response:
+        return reply(campaigns.status_of(store, store.get_campaign(campaign_id)))
+
+    return router
+
+
+def _board_status(board: Board) -> BoardStatus:
+    return BoardStatus(
+        name=board.name,
+        kind=board.kind.value,
+        virtual_profile=board.virtual_profile,
+        enrolled_at=board.enrolled_at.isoformat(),
+        last_seen_at=None if board.last_seen_at is None else board.last_seen_at.isoformat(),
+        online=board.online,
+        facts_json=codec.dumps(board.facts),
+    )

@@ -28,6 +28,9 @@ LEAST_COARSE_STEP = 0.05
 DEVIATIONS = 4.0
 """About one false step in a hundred curves of two hundred points."""
 
+AGREEMENT = 0.75
+"""Of a step, this much must be seen in the points beside it."""
+
 NEIGHBOURS = 8
 """Differences on each side that tell the slope nearby."""
 
@@ -126,17 +129,17 @@ def _slopes_nearby(slopes: _Array) -> _Array:
     for i in range(len(slopes)):
         # The same number on both sides where there is room, so that curvature cancels.
         reach = min(NEIGHBOURS, max(i, 1), max(len(slopes) - 1 - i, 1))
-        reach = max(reach, min(2, len(slopes) - 1))
+        reach = max(reach, NEIGHBOURS // 2)
         beside = np.concatenate([slopes[max(0, i - reach) : i], slopes[i + 1 : i + 1 + reach]])
         out[i] = np.median(beside)
     return out
 
 
 def _neighbours_agree(tokens: _Array, ns: _Array, slope: float, i: int, excess: float) -> bool:
-    """Whether medians of up to three points on each side, freed of the slope, differ by half of ``excess``."""
+    """Whether medians of up to three points on each side, freed of the slope, differ by ``excess``, or nearly."""
     level = ns - slope * tokens
     contrast = float(np.median(level[i + 1 : i + 4]) - np.median(level[max(0, i - 2) : i + 1]))
-    return contrast * math.copysign(1.0, excess) >= 0.5 * abs(excess)
+    return contrast * math.copysign(1.0, excess) >= AGREEMENT * abs(excess)
 
 
 def _treads(curve: list[Measured], steps: list[Step]) -> list[Tread]:

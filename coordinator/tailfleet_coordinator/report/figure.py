@@ -8,7 +8,6 @@ import io
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -37,12 +36,6 @@ MOST_CLIFF_LABELS = 6
 
 _TIMES = ("quiet", "quiet_low", "quiet_high", "p50", "p90", "p99")
 
-_STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
-
 
 def curve_points(curve: pandas.DataFrame) -> list[PointSummary]:
     """The whole-model points of one curve (rows as ``Fleet.curves`` gives them), by tokens."""
@@ -51,19 +44,28 @@ def curve_points(curve: pandas.DataFrame) -> list[PointSummary]:
 
 
 def draw(curve: pandas.DataFrame, rows: Sequence[ReportRow]) -> bytes:
-    """A PNG of one board × model. ``curve`` holds the rows of one curve, ``rows`` the plans for it, maybe none."""
-    points = curve_points(curve)
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(9.0, 5.2), dpi=110, layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        _draw_curve(axes, points)
-        _draw_cliffs(axes, points)
-        _draw_plans(axes, rows)
-        _label(axes, curve)
-        sink = io.BytesIO()
-        figure.savefig(sink, format="png", metadata={"Software": None})
+    """A PNG of :func:`compose`."""
+    sink = io.BytesIO()
+    # Without the library's version in it, the same data gives the same file.
+    compose(curve, rows).savefig(sink, format="png", metadata={"Software": None})
     return sink.getvalue()
+
+
+def compose(curve: pandas.DataFrame, rows: Sequence[ReportRow]) -> Figure:
+    """The picture of one board × model. ``curve`` holds the rows of one curve, ``rows`` the plans for it, maybe none.
+
+    No window system and no state outside the figure: it may be drawn in any thread.
+    """
+    points = curve_points(curve)
+    figure = Figure(figsize=(9.0, 6.0), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    _draw_curve(axes, points)
+    _draw_cliffs(axes, points)
+    _draw_plans(axes, rows)
+    _label(axes, curve)
+    return figure
 
 
 def _point(record: Mapping[Hashable, Any]) -> PointSummary:
@@ -79,7 +81,7 @@ def _draw_curve(axes: Axes, points: Sequence[PointSummary]) -> None:
         [(value or 0.0) / 1e6 for value in values]
         for values in zip(*((p.quiet_ns, p.quiet_low_ns, p.quiet_high_ns, p.p50_ns) for p in points), strict=True)
     )
-    axes.fill_between(tokens, low, high, color=BLUE, alpha=0.22, linewidth=0, label="95 % interval of quiet")
+    axes.fill_between(tokens, low, high, color=BLUE, alpha=0.22, linewidth=0, label="its 95 % interval")
     dense_grid = len(tokens) > 60
     axes.plot(
         tokens,
@@ -88,7 +90,7 @@ def _draw_curve(axes: Axes, points: Sequence[PointSummary]) -> None:
         linewidth=1.6,
         marker=None if dense_grid else "o",
         markersize=4,
-        label="quiet (10th percentile), same tokens in every block",
+        label="quiet (10th percentile)",
     )
     axes.plot(tokens, p50, color=BLUE, linewidth=0.9, linestyle=":", alpha=0.8, label="median")
 
@@ -101,6 +103,9 @@ def _draw_cliffs(axes: Axes, points: Sequence[PointSummary]) -> None:
         place = (step.from_tokens + step.to_tokens) / 2
         label = "cliff (or step back)" if index == 0 else None
         axes.axvline(place, color=GREY, linewidth=0.9, linestyle="--", alpha=0.7, label=label, zorder=0)
+        if step.to_tokens - step.from_tokens > 1:
+            # Somewhere in between: nothing was measured there.
+            axes.axvspan(step.from_tokens, step.to_tokens, color=GREY, alpha=0.08, linewidth=0, zorder=0)
         if (step, upwards) in labelled:
             sign = "+" if upwards else "−"
             where = (
@@ -138,7 +143,6 @@ def _draw_plan(axes: Axes, row: ReportRow) -> None:
     assert row.measured_ns is not None
     at = sum(row.keep) / len(row.keep)
     marker, colour = MARKS.get(row.method, OTHER)
-    what = f"{method(row)} at mean tokens over blocks"
     low = row.measured_low_ns if row.measured_low_ns is not None else row.measured_ns
     high = row.measured_high_ns if row.measured_high_ns is not None else row.measured_ns
     filled = row.planner == "optimal"
@@ -153,7 +157,7 @@ def _draw_plan(axes: Axes, row: ReportRow) -> None:
         markeredgecolor="black" if filled else colour,
         capsize=3,
         zorder=4,
-        label=what,
+        label=method(row),
     )
     if row.recommended:
         axes.plot(
@@ -173,14 +177,24 @@ def _label(axes: Axes, curve: pandas.DataFrame) -> None:
     first = curve.iloc[0]
     virtual = " (virtual: modelled latency)" if first["board_kind"] == "virtual" else ""
     axes.set_title(f"{first['model']} on {first['board']}{virtual}", loc="left", fontweight="bold")
-    axes.set_xlabel("tokens")
+    axes.set_xlabel("tokens (curve: in every block; schedules: mean over blocks)")
     noun = "modelled latency" if virtual else "latency"
     axes.set_ylabel(f"{noun} of a batch of {first['batch']}, ms ({first['backend']}, {first['dtype']})")
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(
+        handles,
+        labels,
+        fontsize=8,
+        frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.12),
+        ncols=4,
+        markerscale=0.7,
+    )
     if not bool(first["stable"]):
         reason = f"unstable sweep: {first['unstable_reason']}"
         axes.annotate(reason, (0.01, 0.99), xycoords="axes fraction", va="top", fontsize=8, color=VERMILION)

@@ -7,6 +7,7 @@ import csv
 import io
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,17 @@ from tailfleet_schema.campaign import ReportRow
 
 NONE = "–"
 VIRTUAL = "virtual"
+
+WIDEST = {
+    "board": 20,
+    "model": 16,
+    "method": 10,
+    "predicted ms": 9,
+    "measured ms (95 %)": 14,
+    "top-1 dense": 7,
+    "top-1 pruned": 7,
+}
+"""Columns of characters in the terminal: what is saved here, the verdict gets."""
 
 LEGEND = (
     "★ recommended; times are quiet times (10th percentile of calls) with a 95 % interval; "
@@ -60,10 +72,24 @@ def method(row: ReportRow) -> str:
 
 def render(rows: Sequence[ReportRow]) -> Table:
     """The table for the terminal; a star marks what is recommended."""
-    table = Table(title="plans, and what the boards made of them", title_justify="left", caption=LEGEND)
+    table = Table(
+        title="plans, and what the boards made of them",
+        title_justify="left",
+        caption=LEGEND,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for heading in HEADINGS:
         number = heading.split()[0] in ("dense", "predicted", "measured", "speed-up", "top-1")
-        table.add_column(heading, justify="right" if number else "left", min_width=36 if heading == "verdict" else None)
+        # Names are folded where the terminal is narrow, never cut: two boards may differ in their last letter.
+        table.add_column(
+            heading,
+            justify="right" if number else "left",
+            overflow="fold",
+            max_width=WIDEST.get(heading),
+        )
     before = None
     for row in rows:
         if before is not None and before != (row.board, row.model):

@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+from plan_board import GEOMETRY, profile_results, schedule
+
+from tailfleet_coordinator.plan.accuracy import AccuracyProfile, TokenWork
+from tailfleet_schema.curve import Judgement, UnitResult
+from tailfleet_schema.errors import InputError
+
+
+def fitted(**settings):
+    return AccuracyProfile.fit(GEOMETRY, "topk", profile_results(**settings))
+
+
+def step(profile, block, n, m):
+    return profile.step_units(block, n, m) * profile.unit
+
+
+def test_nothing_dropped_costs_nothing_and_fewer_tokens_never_cost_less():
+    profile = fitted()
+    for block in range(1, 11):
+        assert profile.step_units(block, 120, 120) == 0
+        costs = [step(profile, block, 197, m) for m in range(196, 38, -1)]
+        assert costs == sorted(costs)
+
+
+def test_losses_telescope():
+    profile = fitted()
+    whole = step(profile, 5, 197, 70)
+    parts = step(profile, 5, 197, 128) + step(profile, 5, 128, 70)
+    assert whole == pytest.approx(parts, abs=0.003)
+
+
+def test_a_clear_loss_is_near_what_was_seen_and_cautious_above_it():
+    results = profile_results()
+    profile = fitted()
+    seen = {(r.unit.block, r.unit.kept): r.judgement.correct for r in results}
+    dense = seen[1, 197]
+    drop = (dense - seen[1, 39]) / 2.0
+    assert drop > 5
+    expected = profile.expected_drop(schedule([197] + [39] * 11))
+    assert expected == pytest.approx(drop, rel=0.25)
+    assert step(profile, 1, 197, 39) > expected
+
+
+def test_where_no_image_was_lost_kl_tells_gentle_from_reckless():
+    """Ties among zero losses must not be broken in favour of the boldest."""
+    bits = "1" * 200
+    gentle = [
+        UnitResult(r.unit, 0, judgement=Judgement(200, 200, 200, r.judgement.kl_nats / 50, "host", bits))
+        for r in profile_results()
+    ]
+    profile = AccuracyProfile.fit(GEOMETRY, "topk", gentle)
+    costs = [step(profile, block, 197, m) for block, m in ((10, 177), (10, 39), (1, 39))]
+    assert costs[0] < costs[1] < costs[2]
+    assert costs[2] < 1.0
+
+
+def test_one_lucky_image_does_not_make_a_reduction_free():
+    lucky = []
+    for r in profile_results():
+        judgement = r.judgement
+        if (r.unit.block, r.unit.kept) == (1, 39):
+            judgement = Judgement(200, 196, 200, judgement.kl_nats, "host", "1" * 196 + "0" * 4)
+        lucky.append(UnitResult(r.unit, 0, judgement=judgement))
+    profile = AccuracyProfile.fit(GEOMETRY, "topk", lucky)
+    assert step(profile, 1, 197, 39) >= step(profile, 1, 197, 69) > 1.0
+
+
+def test_between_profiled_places_it_interpolates_and_beyond_it_refuses():
+    profile = fitted()
+    between = step(profile, 2, 197, 128)
+    assert min(step(profile, b, 197, 128) for b in (1, 3)) <= between <= max(step(profile, b, 197, 128) for b in (1, 3))
+    assert profile.is_interpolated(schedule([197] * 2 + [128] * 10))
+    assert not profile.is_interpolated(schedule([197] + [128] * 11))
+    assert profile.allows(1, 39)
+    assert not profile.allows(1, 38)
+    assert not profile.allows(0, 128)
+    assert not profile.allows(11, 128)
+
+
+def test_without_single_answers_it_works_from_counts():
+    bare = [
+        UnitResult(
+            r.unit, 0, judgement=Judgement(r.judgement.images, r.judgement.correct, 1, r.judgement.kl_nats, "host")
+        )
+        for r in profile_results()
+    ]
+    a, b = AccuracyProfile.fit(GEOMETRY, "topk", bare), fitted()
+    assert np.allclose(a.expected, b.expected, atol=1.0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (lambda r: r.unit.kept < 197, "lacks the dense model"),
+        (lambda r: r.unit.kept == 197, "lacks the dense model or any reduction"),
+        (lambda r: (r.unit.block, r.unit.kept) != (3, 39), "lacks block 3 with 39 tokens"),
+    ],
+)
+def test_an_incomplete_profile_is_refused(wanted, words):
+    with pytest.raises(InputError, match=words):
+        AccuracyProfile.fit(GEOMETRY, "topk", [r for r in profile_results() if wanted(r)])
+
+
+def test_a_profile_of_another_method_does_not_count():
+    with pytest.raises(InputError, match="'pomt'"):
+        AccuracyProfile.fit(GEOMETRY, "pomt", profile_results())
+
+
+def test_token_work_is_the_share_that_is_left_out():
+    work = TokenWork(GEOMETRY)
+    keep = [197] * 3 + [150] * 5 + [100] * 4
+    loss = sum(work.step_units(b, n, m) for b, (n, m) in enumerate(zip([197, *keep], keep))) * work.unit
+    assert loss == pytest.approx(100 * (1 - sum(keep) / (12 * 197)))
+    assert not work.allows(11, 100)

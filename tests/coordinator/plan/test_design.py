@@ -1,0 +1,113 @@
+import pytest
+from plan_board import GEOMETRY, schedule
+
+from tailfleet_coordinator.plan import design
+from tailfleet_schema.board import BoardKind
+from tailfleet_schema.curve import Part
+from tailfleet_schema.errors import InputError, ScheduleError
+from tailfleet_schema.schedule import Schedule, dense, smallest_reachable
+from tailfleet_schema.workload import Geometry
+
+METHODS = ["topk", "pomt", "tome"]
+TINY = Geometry(1, 8, 2, 16, 5, 1, 8, 4, 3, 2)
+
+
+def counts_of(units, part):
+    return sorted(unit.tokens for unit in units if unit.part is part)
+
+
+def test_all_counts_of_a_virtual_board():
+    units = design.sweep_units(GEOMETRY, METHODS, "auto", BoardKind.VIRTUAL)
+    for part in (Part.MODEL, Part.ATTENTION, Part.MLP):
+        assert counts_of(units, part) == list(range(2, 198))
+    assert counts_of(units, Part.SENTINEL) == counts_of(units, Part.FIXED) == [197]
+
+
+def test_a_physical_board_gets_a_grid_that_is_soon_done():
+    units = design.sweep_units(GEOMETRY, METHODS, "auto", BoardKind.PHYSICAL)
+    curve = counts_of(units, Part.MODEL)
+    assert 14 <= len(curve) <= 18
+    assert curve[0] == 2
+    assert curve[-1] == 197
+    assert counts_of(units, Part.ATTENTION) == counts_of(units, Part.MLP)
+    assert len(counts_of(units, Part.ATTENTION)) <= 10
+    # One visit of each unit costs so many dense passes, if a pass grows with the tokens and halves are halves.
+    passes = {Part.MODEL: 1.0, Part.SENTINEL: 1.0, Part.ATTENTION: 0.5, Part.MLP: 0.5, Part.REDUCE: 0.6}
+    cost = sum(passes.get(unit.part, 0.05) * unit.tokens / 197 for unit in units)
+    # 100 ms a pass, 3 rounds of 3 calls and one call to warm each unit up.
+    assert cost * 0.1 * 10 < 45
+
+
+@pytest.mark.parametrize("kind", list(BoardKind))
+@pytest.mark.parametrize("method", METHODS)
+def test_reductions_can_be_reached_and_cover_n_and_m(kind, method):
+    units = [u for u in design.sweep_units(GEOMETRY, [method], "auto", kind) if u.part is Part.REDUCE]
+    assert all(u.label == method for u in units)
+    assert all(smallest_reachable(method, u.tokens, 1) <= u.kept < u.tokens for u in units)
+    assert len({u.tokens for u in units}) >= 4
+    assert min(u.kept / u.tokens for u in units) < 0.55
+    assert 8 <= len(units) <= 45
+
+
+@pytest.mark.parametrize("geometry", [GEOMETRY, TINY])
+@pytest.mark.parametrize("counts", ["all", "auto", "3,5"])
+@pytest.mark.parametrize("kind", list(BoardKind))
+def test_no_unit_repeats(geometry, counts, kind):
+    units = design.sweep_units(geometry, METHODS, counts, kind)
+    assert len({u.key(0) for u in units}) == len(units)
+    assert all(u.kept > geometry.prefix for u in units)
+
+
+def test_a_list_is_obeyed_and_the_full_count_added():
+    units = design.sweep_units(GEOMETRY, ["topk"], "50, 99", BoardKind.PHYSICAL)
+    assert counts_of(units, Part.MODEL) == counts_of(units, Part.MLP) == [50, 99, 197]
+
+
+@pytest.mark.parametrize("counts", ["1,50", "50,198"])
+def test_counts_that_the_model_lacks_are_refused(counts):
+    with pytest.raises(InputError, match="cannot measure"):
+        design.sweep_units(GEOMETRY, ["topk"], counts, BoardKind.PHYSICAL)
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ScheduleError, match="magic"):
+        design.sweep_units(GEOMETRY, ["magic"], "auto", BoardKind.PHYSICAL)
+    with pytest.raises(ScheduleError, match="magic"):
+        design.profile_units(GEOMETRY, "magic")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_profile_is_reachable_small_and_has_the_dense_model(method):
+    units = design.profile_units(GEOMETRY, method)
+    assert [u for u in units if u.kept == 197] == [units[0]]
+    assert all(u.tokens == 197 and u.kept >= smallest_reachable(method, 197, 1) for u in units)
+    assert len({u.block for u in units}) == design.PROFILE_BLOCKS
+    assert len(units) == 1 + design.PROFILE_BLOCKS * len(design.PROFILE_SHARES)
+    for unit in units:
+        keep = [197] * unit.block + [unit.kept] * (12 - unit.block)
+        Schedule(method, "m", 197, 1, keep)
+    # Suffixes of a pass on the kept tokens, 200 images of 4 ms each.
+    seconds = sum((12 - u.block) / 12 * (0.2 + 0.8 * u.kept / 197) for u in units) * 200 * 4e-3
+    assert seconds < 25
+
+
+def test_small_models_have_profiles_too():
+    units = design.profile_units(TINY, "topk")
+    assert {u.block for u in units} == {0}
+    assert len({u.key(0) for u in units}) == len(units)
+
+
+def test_inputs_reach_all_tokens():
+    units = design.input_units(GEOMETRY)
+    assert units[-1].tokens == 197
+    assert len(units) == design.INPUT_COUNTS
+
+
+def test_verification_needs_the_dense_schedule_and_counts_each_once():
+    pruned, whole = schedule([150] * 12), dense("made-up", GEOMETRY)
+    units = design.verify_units([whole, pruned, pruned], judged=True)
+    assert [u.part for u in units] == [Part.SCHEDULE] * 2 + [Part.ACCURACY] * 2
+    assert {u.label for u in units} == {whole.digest, pruned.digest}
+    assert {u.part for u in design.verify_units([whole], judged=False)} == {Part.SCHEDULE}
+    with pytest.raises(InputError, match="dense"):
+        design.verify_units([pruned], judged=False)

@@ -1,0 +1,118 @@
+import dataclasses
+
+import pytest
+from plan_board import MadeUpBoard, model, schedule
+
+from tailfleet_coordinator.plan.outcome import report_rows
+from tailfleet_coordinator.plan.planner import Plan
+from tailfleet_schema.board import BoardKind
+from tailfleet_schema.campaign import Objective
+from tailfleet_schema.curve import Part, UnitResult
+
+FAST = schedule([197] * 2 + [64] * 10)
+GENTLE = schedule([197] * 6 + [128] * 6)
+REFUSED = Plan(None, 9e6, 9e6, 9e6, 9e6, None, "do not prune: the best of tome is predicted at …")
+LIMIT = Objective(max_accuracy_drop=1.0)
+
+
+def planned(chosen, predicted_ns=8e6):
+    return Plan(chosen, 9e6, predicted_ns, 0.97 * predicted_ns, 1.03 * predicted_ns, 0.4, "predicted only: …")
+
+
+def rows_of(plans, results, objective=LIMIT, dataset="d", kind=BoardKind.PHYSICAL):
+    named = [("optimal", method, made) for method, made in plans]
+    return report_rows("bench", kind, model(dataset), named, results, objective)
+
+
+def test_measured_beside_dense_of_the_same_rounds(board):
+    top1 = {FAST.digest: 380, GENTLE.digest: 388}
+    results = board.verification([FAST, GENTLE], judged=True, top1=top1)
+    fast, gentle, refused = rows_of([("topk", planned(FAST)), ("pomt", planned(GENTLE)), ("tome", REFUSED)], results)
+    assert gentle.dense_ns != 9e6
+    assert gentle.speedup == pytest.approx(gentle.dense_ns / gentle.measured_ns)
+    assert gentle.measured_low_ns < gentle.measured_ns < gentle.measured_high_ns
+    assert (gentle.top1_dense, gentle.top1_pruned, gentle.top1_computed_on) == (97.5, 97.0, "board")
+    assert gentle.verdict.startswith("prune: measured ")
+    assert gentle.verdict.endswith("loses 0.5 points of top-1")
+    assert gentle.recommended
+    assert not fast.recommended
+    assert fast.verdict.startswith("do not prune: more than the 1.0 points of top-1 that may be lost")
+    assert refused.verdict == REFUSED.verdict
+    assert refused.schedule_digest is refused.measured_ns is refused.speedup is None
+    assert refused.top1_dense == 97.5
+
+
+def test_slower_than_dense_is_said_with_what_was_predicted():
+    board = MadeUpBoard(launch_ns=9e6)
+    (row,) = rows_of([("topk", planned(GENTLE))], board.verification([GENTLE]))
+    assert row.verdict.startswith("do not prune: measured ")
+    assert "slower than dense (predicted 11 % faster)" in row.verdict
+    assert row.speedup < 1
+    assert not row.recommended
+
+
+def test_a_gain_within_the_noise_is_none():
+    nearly = schedule([197] * 10 + [193] * 2)
+    board = MadeUpBoard(launch_ns=0.0)
+    (row,) = rows_of([("topk", planned(nearly))], board.verification([nearly]))
+    assert "no gain beyond the uncertainty of ±" in row.verdict
+    assert not row.recommended
+
+
+def test_a_missed_budget_is_not_recommended(board):
+    (row,) = rows_of([("topk", planned(GENTLE))], board.verification([GENTLE]), Objective(latency_share=0.5))
+    assert row.verdict.startswith("do not prune: it does not meet the budget")
+    assert not row.recommended
+
+
+@pytest.mark.parametrize(
+    ("objective", "winner"),
+    [
+        (Objective(max_accuracy_drop=50.0), "topk"),
+        (Objective(latency_share=0.95), "pomt"),
+        (Objective(utility_alpha=1.0), "topk"),
+        (Objective(utility_alpha=0.0), "pomt"),
+    ],
+)
+def test_what_is_recommended_follows_the_objective(board, objective, winner):
+    results = board.verification([FAST, GENTLE], judged=True, top1={FAST.digest: 380, GENTLE.digest: 388})
+    rows = rows_of([("topk", planned(FAST)), ("pomt", planned(GENTLE))], results, objective)
+    assert [row.method for row in rows if row.recommended] == [winner]
+
+
+def test_without_images_the_most_tokens_within_the_budget(board):
+    plans = [("topk", planned(FAST)), ("pomt", planned(GENTLE))]
+    rows = rows_of(plans, board.verification([FAST, GENTLE]), Objective(latency_share=0.95), dataset=None)
+    assert [row.method for row in rows if row.recommended] == ["pomt"]
+    assert all(row.top1_dense is None and row.top1_pruned is None for row in rows)
+
+
+def test_what_was_not_measured_stays_predicted_only(board):
+    (row,) = rows_of([("topk", planned(GENTLE))], [])
+    assert row.verdict.startswith("predicted only: ")
+    assert row.dense_ns == 9e6
+    assert not row.recommended
+    assert not rows_of([("topk", planned(GENTLE))], board.verification([GENTLE]))[0].verdict.startswith("predicted")
+
+
+def test_out_of_memory_is_a_reason(board):
+    results = [
+        UnitResult(r.unit, r.round, status="oom")
+        if r.unit.label == GENTLE.digest and r.unit.part is Part.SCHEDULE
+        else r
+        for r in board.verification([GENTLE])
+    ]
+    (row,) = rows_of([("topk", planned(GENTLE))], results)
+    assert row.verdict == "do not prune: the board ran out of memory with this schedule"
+    assert row.measured_ns is None
+
+
+def test_a_virtual_board_is_marked_and_two_planners_may_agree(board):
+    plans = [("optimal", "topk", planned(GENTLE)), ("pomt-rule", "topk", planned(GENTLE))]
+    rows = report_rows(
+        "v", BoardKind.VIRTUAL, model(), plans, board.verification([GENTLE]), Objective(latency_share=0.9)
+    )
+    assert {row.board_kind for row in rows} == {"virtual"}
+    assert rows[0].measured_ns == rows[1].measured_ns
+    assert sum(row.recommended for row in rows) == 1
+    assert {f.name for f in dataclasses.fields(rows[0])} >= {"verdict", "keep"}

@@ -1,0 +1,200 @@
+import pytest
+from plan_board import GEOMETRY, MadeUpBoard, input_results, model, profile_results, schedule, straight
+
+from tailfleet_coordinator.plan.planner import Plan, PlanInput, make_plan
+from tailfleet_schema import codec
+from tailfleet_schema.board import BoardKind
+from tailfleet_schema.campaign import Objective
+from tailfleet_schema.curve import Part, UnitResult
+from tailfleet_schema.errors import InputError
+
+HALF = Objective(latency_share=0.7)
+
+
+def plan(board, objective, method="topk", planner="optimal", profile=(), dataset=None, sweep=None):
+    sweep = board.sweep() if sweep is None else sweep
+    return make_plan(PlanInput(model(dataset), method, planner, objective, sweep, list(profile), 1))
+
+
+@pytest.fixture
+def sweep(board):
+    return board.sweep()
+
+
+@pytest.mark.parametrize("method", ["topk", "pomt", "tome"])
+def test_a_latency_budget_is_kept_in_truth(board, sweep, method):
+    made = plan(board, HALF, method, sweep=sweep)
+    assert made.verdict.startswith("predicted only: ")
+    assert "no labelled images" in made.verdict
+    assert made.expected_drop is None
+    assert board.schedule_ns(made.schedule) < 0.71 * made.dense_ns
+    assert made.predicted_low_ns < made.predicted_ns < made.predicted_high_ns
+    made.schedule.check_fits("made-up", GEOMETRY)
+
+
+def test_operating_points_lie_on_tops_of_treads(board, sweep):
+    made = plan(board, HALF, sweep=sweep)
+    assert set(made.schedule.keep) <= {64, 128, 192, 197}
+
+
+def test_the_fastest_within_an_accuracy_limit(board, sweep):
+    plans = [
+        plan(board, Objective(max_accuracy_drop=drop), profile=profile_results(), dataset="d", sweep=sweep)
+        for drop in (1.0, 5.0, 20.0)
+    ]
+    speeds = [p.predicted_ns for p in plans]
+    assert speeds == sorted(speeds, reverse=True)
+    assert speeds[-1] < 0.8 * plans[-1].dense_ns
+    for drop, made in zip((1.0, 5.0, 20.0), plans):
+        if made.schedule is not None:
+            assert 0 < made.expected_drop <= drop
+    assert "calibration images" in plans[-1].verdict
+
+
+def test_both_limits_and_the_closest_where_they_cannot_be_met(board, sweep):
+    wishes = Objective(max_accuracy_drop=2.0, latency_share=0.3)
+    made = plan(board, wishes, profile=profile_results(), dataset="d", sweep=sweep)
+    assert made.schedule is None
+    assert made.verdict.startswith("do not prune: the budget of ")
+    assert "cannot be met" in made.verdict
+    assert "topk that keeps top-1 within 2.0 points is predicted at" in made.verdict
+
+
+def test_an_impossible_budget_names_the_closest(board, sweep):
+    made = plan(board, Objective(latency_ns=1_000_000), sweep=sweep)
+    assert made.schedule is None
+    assert "cannot be met by topk: the closest is predicted at" in made.verdict
+
+
+def test_a_budget_that_dense_meets_prunes_nothing(board, sweep):
+    made = plan(board, Objective(latency_ns=10**12), sweep=sweep)
+    assert made.schedule is None
+    assert "dense already meets" in made.verdict
+
+
+def test_do_not_prune_when_scoring_costs_more_than_it_saves():
+    board = MadeUpBoard(launch_ns=10e6)
+    made = plan(board, HALF)
+    assert made.schedule is None
+    assert made.verdict.startswith("do not prune: no reduction by topk is predicted faster than dense at all")
+    assert made.predicted_ns == made.dense_ns
+
+
+def test_do_not_prune_when_the_gain_drowns_in_the_interval():
+    board = MadeUpBoard(half_ns=lambda n: 400e3 + 120.0 * n, launch_ns=1e3)
+    made = plan(board, Objective(latency_share=0.99))
+    assert made.schedule is None
+    assert "within the uncertainty" in made.verdict
+
+
+def test_no_loss_at_all_cannot_be_promised(board, sweep):
+    made = plan(board, Objective(max_accuracy_drop=0.0), profile=profile_results(), dataset="d", sweep=sweep)
+    assert made.schedule is None
+    assert "keeps top-1 within 0.0 points" in made.verdict
+    assert "the gentlest faster one may lose" in made.verdict
+
+
+def test_utility_moves_with_alpha(board, sweep):
+    def at(alpha):
+        made = plan(board, Objective(utility_alpha=alpha), profile=profile_results(), dataset="d", sweep=sweep)
+        return made.predicted_ns if made.schedule else made.dense_ns
+
+    assert at(1.0) < at(0.5) <= at(0.05)
+
+
+@pytest.mark.parametrize("objective", [Objective(max_accuracy_drop=1.0), Objective(utility_alpha=0.5)])
+def test_without_images_accuracy_cannot_be_asked_for(board, sweep, objective):
+    made = plan(board, objective, sweep=sweep)
+    assert made.schedule is None
+    assert "there are no labelled images" in made.verdict
+
+
+def test_a_model_with_images_needs_its_profile(board, sweep):
+    with pytest.raises(InputError, match="no accuracy profile of topk"):
+        plan(board, HALF, dataset="d", sweep=sweep)
+
+
+def test_an_unknown_planner_is_refused(board, sweep):
+    with pytest.raises(InputError, match="unknown planner"):
+        plan(board, HALF, planner="guess", sweep=sweep)
+
+
+def test_a_method_that_ran_out_of_memory_is_not_planned(board, sweep):
+    starved = [
+        UnitResult(r.unit, r.round, status="oom") if r.unit.part is Part.REDUCE and r.unit.label == "pomt" else r
+        for r in sweep
+    ]
+    made = plan(board, HALF, "pomt", sweep=starved)
+    assert made.schedule is None
+    assert "could not time pomt" in made.verdict
+
+
+def test_the_front_is_one_and_ends_in_dense(board, sweep):
+    made = plan(board, Objective(max_accuracy_drop=5.0), profile=profile_results(), dataset="d", sweep=sweep)
+    assert 3 <= len(made.front) <= 34
+    latencies, losses = [p.latency_ns for p in made.front], [p.loss for p in made.front]
+    assert latencies == sorted(latencies)
+    assert losses == sorted(losses, reverse=True)
+    assert made.front[-1].keep == [197] * 12
+    assert losses[-1] == 0
+    assert made.schedule.keep in [p.keep for p in made.front]
+
+
+def test_an_unstable_sweep_is_said_to_be_one(board, sweep):
+    shaken = [
+        UnitResult(r.unit, r.round, [ns * (2 if r.round == 1 else 1) for ns in r.call_ns])
+        if r.unit.part is Part.SENTINEL
+        else r
+        for r in sweep
+    ]
+    assert "the sweep is unstable: the sentinel differed" in plan(board, HALF, sweep=shaken).verdict
+
+
+def test_plans_and_their_inputs_travel_as_json(board):
+    given = PlanInput(
+        model("d"),
+        "topk",
+        "optimal",
+        Objective(max_accuracy_drop=9.0),
+        board.sweep(kind=BoardKind.PHYSICAL),
+        profile_results(),
+        1,
+    )
+    assert codec.loads(PlanInput, codec.dumps(given)) == given
+    made = make_plan(given)
+    assert codec.loads(Plan, codec.dumps(made)) == made
+    refused = plan(board, Objective(latency_ns=1), sweep=given.sweep)
+    assert codec.loads(Plan, codec.dumps(refused)) == refused
+    assert make_plan(codec.loads(PlanInput, codec.dumps(given))) == made
+
+
+class TestPomtRule:
+    def rule(self, board, **settings):
+        return plan(board, settings.pop("objective", HALF), planner="pomt-rule", dataset="d", **settings)
+
+    def test_one_block_index_three_and_exactly_n_star_tokens(self, board, sweep):
+        made = self.rule(board, profile=input_results(), sweep=sweep)
+        keep = made.schedule.keep
+        assert made.schedule.reducing_blocks == [3]
+        assert keep[:3] == [197] * 3
+        # On a staircase the best of a tread is its top.
+        assert keep[3] in (64, 128, 192)
+
+    def test_without_images_it_does_not_apply(self, board, sweep):
+        made = self.rule(board, sweep=sweep)
+        assert made.schedule is None
+        assert made.verdict == "do not prune: POMT's rule needs labelled images, and there are none"
+
+    def test_all_tokens_is_a_candidate(self, sweep, board):
+        made = self.rule(board, profile=input_results(knee=400.0), sweep=sweep, objective=Objective(utility_alpha=0.1))
+        assert made.schedule is None
+        assert "utility of all tokens the highest" in made.verdict
+
+    def test_it_says_no_where_it_would_be_slower(self):
+        made = self.rule(MadeUpBoard(launch_ns=8e6, half_ns=straight), profile=input_results(knee=10.0))
+        assert made.schedule is None
+        assert "from block 3 on, but that is predicted at" in made.verdict
+
+    def test_tome_stops_at_half(self, board, sweep):
+        made = self.rule(board, profile=input_results(knee=5.0), method="tome", sweep=sweep)
+        assert min(made.schedule.keep) >= schedule([99] * 12, "tome").keep[0]

@@ -1,0 +1,192 @@
+import csv
+import io
+import json
+import struct
+
+import pandas
+import pytest
+from plan_board import MadeUpBoard, model, schedule
+from rich.console import Console
+
+from tailfleet_coordinator.plan.outcome import report_rows
+from tailfleet_coordinator.plan.planner import Plan
+from tailfleet_coordinator.plan.statistics import summarise
+from tailfleet_coordinator.report import figure, html, table
+from tailfleet_coordinator.report.write import write_report
+from tailfleet_schema import codec
+from tailfleet_schema.board import BoardKind
+from tailfleet_schema.campaign import CampaignReport, Objective, ReportRow
+from tailfleet_schema.errors import InputError
+
+KEPT = schedule([197] * 6 + [128] * 6)
+REFUSED = Plan(None, 9e6, 9e6, 9e6, 9e6, None, "do not prune: [bold]5 < 6[/bold] & <script>alert(1)</script>")
+
+
+def frame(board="bench", kind="physical", curve_id="c1", measured_at="2026-01-02", stable=True, counts="auto"):
+    points = summarise(MadeUpBoard().sweep(["topk"], counts, BoardKind.PHYSICAL))
+    shared = {
+        "board": board,
+        "board_kind": kind,
+        "model": "made-up",
+        "backend": "eager",
+        "dtype": "fp32",
+        "batch": 1,
+        "stable": stable,
+        "unstable_reason": "" if stable else "the sentinel differed by 20 %",
+        "curve_id": curve_id,
+        "measured_at": pandas.Timestamp(measured_at, tz="UTC"),
+    }
+    names = ("quiet_ns", "quiet_low_ns", "quiet_high_ns", "p50_ns", "p90_ns", "p99_ns", "calls", "rounds", "status")
+    return pandas.DataFrame(
+        [
+            {
+                **shared,
+                "part": p.unit.part.value,
+                "method": p.unit.label,
+                "tokens": p.unit.tokens,
+                "kept": p.unit.kept,
+                **{name: getattr(p, name) for name in names},
+            }
+            for p in points
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def report():
+    made = Plan(KEPT, 9e6, 8e6, 7.8e6, 8.2e6, None, "predicted only: …")
+    rows = []
+    for name, kind in (("bench", BoardKind.PHYSICAL), ("modelled", BoardKind.VIRTUAL)):
+        plans = [("optimal", "topk", made), ("pomt-rule", "pomt", REFUSED)]
+        results = MadeUpBoard().verification([KEPT], judged=kind is BoardKind.PHYSICAL)
+        rows += report_rows(name, kind, model(), plans, results, Objective(latency_share=0.95))
+    return CampaignReport("c-1", rows)
+
+
+@pytest.fixture(scope="module")
+def curves():
+    return pandas.concat([frame(), frame("modelled", "virtual", "c2")])
+
+
+@pytest.fixture(scope="module")
+def files(report, curves, tmp_path_factory):
+    return write_report(report, curves, tmp_path_factory.mktemp("out") / "deep")
+
+
+def text_of(rows, width):
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(table.render(rows))
+    return console.export_text()
+
+
+def test_the_table_says_it_all(report):
+    text = text_of(report.rows, 220)
+    for word in ("bench", "modelled", "(virtual)", "topk", "pomt by", "★ prune: measured", "97.5 %", "–", "×"):
+        assert word in text
+    # Not taken for markup.
+    assert "[bold]5 < 6[/bold]" in text
+
+
+@pytest.mark.parametrize("width", [80, 120, 220])
+def test_the_table_is_never_wider_than_the_terminal(report, width):
+    assert max(len(line) for line in text_of(report.rows, width).splitlines()) <= width
+
+
+def test_a_virtual_boards_top1_is_said_to_be_of_the_host(report):
+    row = report.rows[0]
+    assert "ʰ" not in "".join(table.cells(row))
+    on_host = codec.decode(ReportRow, {**codec.encode(row), "top1_computed_on": "host"})
+    assert table.cells(on_host)[7] == "97.5 %ʰ"
+
+
+def test_json_comes_back_as_the_same_rows(files, report):
+    rows = json.loads(files.table_json.read_text())
+    assert [codec.decode(ReportRow, row) for row in rows] == report.rows
+
+
+def test_csv_has_a_line_for_each_row(files, report):
+    lines = list(csv.DictReader(files.table_csv.open()))
+    assert len(lines) == len(report.rows)
+    assert lines[0]["keep"].split() == [str(n) for n in KEPT.keep]
+    assert float(lines[0]["measured_ns"]) == report.rows[0].measured_ns
+    assert lines[1]["measured_ns"] == ""
+    assert lines[2]["board_kind"] == "virtual"
+
+
+def test_one_picture_for_each_board_and_model(files):
+    assert [path.name for path in files.pictures] == ["bench--made-up.png", "modelled--made-up.png"]
+    for path in files.pictures:
+        content = path.read_bytes()
+        assert content[:8] == b"\x89PNG\r\n\x1a\n"
+        width, height = struct.unpack(">II", content[16:24])
+        assert width > 800
+        assert height > 400
+
+
+def test_the_page_stands_alone_and_escapes(files):
+    page = files.page.read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    for outside in ("http://", "https://", 'src="/', "@import", "<link"):
+        assert outside not in page
+    assert "virtual: modelled latency" in page
+    assert "recommended: topk" in page
+
+
+def test_a_virtual_picture_is_titled_virtual(report):
+    def texts(kind):
+        drawn = figure.compose(frame(kind=kind), [row for row in report.rows if row.board == "bench"])
+        (axes,) = drawn.axes
+        return axes.get_title(loc="left"), [text.get_text() for text in axes.get_legend().get_texts()], axes
+
+    title, legend, axes = texts("virtual")
+    assert title == "made-up on bench (virtual: modelled latency)"
+    assert "mean over blocks" in axes.get_xlabel()
+    assert "recommended operating point" in legend
+    assert "topk" in legend
+    assert any("cliff" in text for text in legend)
+    assert "virtual" not in texts("physical")[0]
+
+
+def test_the_operating_point_is_the_mean_over_blocks(report):
+    row = report.rows[0]
+    (axes,) = figure.compose(frame(), [row]).axes
+    marks = [line.get_xydata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
+    assert any(x == pytest.approx(162.5) and y == pytest.approx(row.measured_ns / 1e6) for x, y in marks)
+
+
+def test_an_unstable_curve_says_so_in_its_picture():
+    (axes,) = figure.compose(frame(stable=False), []).axes
+    assert any("unstable sweep: the sentinel" in text.get_text() for text in axes.texts)
+
+
+def test_of_several_curves_the_newest_is_drawn(report, tmp_path):
+    old = frame(curve_id="z-old", measured_at="2025-01-01", counts="99")
+    one = write_report(report, pandas.concat([frame(), old]), tmp_path / "both")
+    two = write_report(report, frame(), tmp_path / "new")
+    assert one.pictures[0].read_bytes() == two.pictures[0].read_bytes()
+
+
+def test_boards_without_a_curve_and_campaigns_without_rows(report, tmp_path):
+    files = write_report(report, frame().iloc[:0], tmp_path)
+    assert files.pictures == []
+    empty = write_report(CampaignReport("none", []), frame(), tmp_path)
+    assert json.loads(empty.table_json.read_text()) == []
+    assert "nothing was planned" in empty.page.read_text()
+
+
+def test_names_of_boards_never_become_paths(report, curves, tmp_path):
+    rows = [codec.decode(ReportRow, {**codec.encode(row), "board": "../../etc/x"}) for row in report.rows[:1]]
+    files = write_report(CampaignReport("c", rows), frame(board="../../etc/x"), tmp_path / "out")
+    assert [path.parent for path in files.pictures] == [tmp_path / "out"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(report, curves, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write the report"):
+        write_report(report, curves, tmp_path / "file")
+
+
+def test_a_page_without_pictures(report):
+    assert "c-1" in html.page(report, {})

@@ -26,7 +26,7 @@ LEAST_COARSE_STEP = 0.05
 """The same between counts that are not adjacent: there curvature looks like a small step."""
 
 DEVIATIONS = 4.0
-"""About one false step in a hundred curves of two hundred points."""
+"""One or two false steps in a hundred curves of two hundred points."""
 
 AGREEMENT = 0.75
 """Of a step, this much must be seen in the points beside it."""

@@ -94,14 +94,11 @@ def profile_results(geometry=GEOMETRY, method="topk", hardness=0.5, images=200):
 
 
 def input_results(geometry=GEOMETRY, images=200, knee=40.0):
-    return [
-        UnitResult(
-            unit,
-            0,
-            judgement=Judgement(images, round(images * 0.98 * (1 - math.exp(-unit.tokens / knee))), 0, 1, "host"),
-        )
-        for unit in design.input_units(geometry)
-    ]
+    made = []
+    for unit in design.input_units(geometry):
+        correct = round(images * 0.98 * (1 - math.exp(-unit.tokens / knee)))
+        made.append(UnitResult(unit, 0, judgement=Judgement(images, correct, 0, 1.0, "host")))
+    return made
 
 
 def model(dataset=None):

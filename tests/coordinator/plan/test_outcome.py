@@ -7,7 +7,7 @@ from tailfleet_coordinator.plan.outcome import report_rows
 from tailfleet_coordinator.plan.planner import Plan
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import Objective
-from tailfleet_schema.curve import Part, UnitResult
+from tailfleet_schema.curve import UnitResult
 
 FAST = schedule([197] * 2 + [64] * 10)
 GENTLE = schedule([197] * 6 + [128] * 6)
@@ -97,9 +97,7 @@ def test_what_was_not_measured_stays_predicted_only(board):
 
 def test_out_of_memory_is_a_reason(board):
     results = [
-        UnitResult(r.unit, r.round, status="oom")
-        if r.unit.label == GENTLE.digest and r.unit.part is Part.SCHEDULE
-        else r
+        UnitResult(r.unit, r.round, status="oom") if r.unit.label == GENTLE.digest else r
         for r in board.verification([GENTLE])
     ]
     (row,) = rows_of([("topk", planned(GENTLE))], results)

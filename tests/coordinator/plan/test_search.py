@@ -62,7 +62,7 @@ def test_equal_to_brute_force(seed, integers):
     for point, (ns, loss, _) in enumerate(expected):
         keep = front.keep(point)
         path = [0, *(problem.counts.index(count) for count in keep)]
-        steps = list(zip(path, path[1:]))
+        steps = list(itertools.pairwise(path))
         assert problem.fixed_ns + sum(problem.block_ns[i, j] for i, j in steps) == pytest.approx(ns)
         assert sum(problem.block_loss[b, i, j] for b, (i, j) in enumerate(steps)) == pytest.approx(loss)
 
@@ -82,7 +82,7 @@ def test_once_means_one_reducing_block():
     front = search(once)
     for point in range(len(front)):
         keep = [problem.counts[0], *front.keep(point)]
-        assert sum(a != b for a, b in zip(keep, keep[1:])) <= 1
+        assert sum(a != b for a, b in itertools.pairwise(keep)) <= 1
 
 
 def test_nothing_within_the_limit():
@@ -93,9 +93,8 @@ def test_twelve_blocks_and_24_counts_take_a_second_or_two():
     rng = np.random.default_rng(5)
     counts = tuple(int(n) for n in np.linspace(197, 13, 24))
     n = np.array(counts, dtype=float)
-    block_ns = np.where(
-        n[None, :] <= n[:, None], 1e5 + 5e3 * n[:, None] + 7e3 * n[None, :] + rng.uniform(0, 3e4, (24, 24)), np.inf
-    )
+    cost = 1e5 + 5e3 * n[:, None] + 7e3 * n[None, :] + rng.uniform(0, 3e4, (24, 24))
+    block_ns = np.where(n[None, :] <= n[:, None], cost, np.inf)
     hardness = rng.uniform(0.5, 2, (12, 1))
     share = np.sort(rng.uniform(0, 1, (12, 24)) ** 2, axis=1)
     share[:, 0] = 0

@@ -80,6 +80,12 @@ class CurveQueries(Database):
         with self.reading() as connection:
             return _curve(connection.execute(_curves().where(CurveTable.id == curve_id)).one())
 
+    def find_curve_of_job(self, job_id: str) -> Curve | None:
+        """The curve that the sweep was filed as, if it was."""
+        with self.reading() as connection:
+            row = connection.execute(_curves().where(CurveTable.job_id == job_id)).first()
+        return None if row is None else _curve(row)
+
     def find_curves(
         self, board_id: int, digest: str, backend: str, dtype: str, batch: int, fingerprint: str
     ) -> list[Curve]:

@@ -1,0 +1,375 @@
+"""Drives one campaign: reads rows, lets ``steps`` decide, and does what was decided. The shell of the campaign actor.
+
+All it keeps in memory is which tasks it has running; whoever takes over finds the rest in the store.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tailfleet_coordinator.artifacts import Artifacts
+from tailfleet_coordinator.campaigns import stored_profile, wanted_profile, workload_of
+from tailfleet_coordinator.cluster.steps import Action, StepFacts, decide
+from tailfleet_coordinator.cluster.tasks import News, Tasks
+from tailfleet_coordinator.curves import file_curve
+from tailfleet_coordinator.db.rows import Board, Campaign, Curve, JobStatus, Step, StoredPlan
+from tailfleet_coordinator.db.store import Store
+from tailfleet_coordinator.db.store_workloads import model_digest
+from tailfleet_coordinator.plan import design
+from tailfleet_coordinator.plan.planner import PlanInput
+from tailfleet_schema import codec
+from tailfleet_schema.campaign import CampaignRequest, CampaignState
+from tailfleet_schema.curve import Part, Unit, UnitResult
+from tailfleet_schema.errors import Blame, TailfleetError
+from tailfleet_schema.job import Failure, Job, JobKind
+from tailfleet_schema.schedule import Schedule, dense
+from tailfleet_schema.workload import DatasetSpec, ModelSpec, Workload
+
+log = logging.getLogger("tailfleet.campaign")
+
+ENDED = ("done", "failed", "cancelled")
+
+TASK_SECONDS = 60.0
+"""A task's use of the machine runs out so long after its driver was last heard of."""
+
+TRIES = 3
+"""So often a task whose process died is started."""
+
+PROFILE_SEED = 0
+"""One for all campaigns: which patches a random input keeps must not depend on who asked."""
+
+VERIFY_ROUNDS = 5
+VERIFY_CALLS = 5
+"""At least so many: a handful of schedules is measured, and the gain may be small."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the steps of a campaign have in common at one look."""
+
+    campaign: Campaign
+    jobs: dict[tuple[int, str, JobKind], JobStatus]
+    plans: list[StoredPlan]
+    unprofiled: dict[str, list[Unit]]
+    """For each model the units of its profile that are not known yet."""
+
+    @property
+    def request(self) -> CampaignRequest:
+        """What was asked."""
+        return self.campaign.request
+
+
+class Driver:
+    """One campaign's driver. ``advance`` is to be called again and again until it says that the campaign has ended."""
+
+    def __init__(
+        self,
+        store: Store,
+        artifacts: Artifacts,
+        tasks: Tasks,
+        campaign_id: str,
+        machine_id: str,
+        claimable_seconds: float,
+    ) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._tasks = tasks
+        self._campaign_id = campaign_id
+        self._machine_id = machine_id
+        self._claimable_seconds = claimable_seconds
+        self._running: dict[str, Callable[[News], None]] = {}
+        self._crashes: dict[str, int] = {}
+        self._failures: dict[str, Failure] = {}
+        """By task name: why it is of no use to try again."""
+
+    def advance(self) -> bool:
+        """Do all that can be done now; whether the campaign still runs."""
+        campaign = self._store.get_campaign(self._campaign_id)
+        if campaign.state is not CampaignState.RUNNING:
+            self.stop()
+            return False
+        self._take_news()
+        for job_id in self._store.list_unfiled_sweeps():
+            file_curve(self._store, job_id)
+        situation = self._look(campaign)
+        for step in self._store.list_steps(campaign.id):
+            if step.phase not in ENDED:
+                self._advance_step(situation, step)
+        for model, missing in situation.unprofiled.items():
+            if missing:
+                self._profile(model, missing)
+        return not self._end_if_over()
+
+    def stop(self) -> None:
+        """End all tasks."""
+        self._tasks.stop()
+        for name in self._running:
+            self._store.leave_machine(self._holder(name))
+        self._running.clear()
+
+    def _look(self, campaign: Campaign) -> Situation:
+        jobs = {(job.board_id, job.model, job.kind): job for job in self._store.list_jobs(campaign.id)}
+        unprofiled = {}
+        for name in campaign.request.models:
+            model = self._store.get_model(name)
+            known = {result.unit for result in stored_profile(self._store, model)}
+            unprofiled[name] = [unit for unit in wanted_profile(campaign.request, model) if unit not in known]
+        return Situation(campaign, jobs, self._store.list_plans(campaign.id), unprofiled)
+
+    def _advance_step(self, situation: Situation, step: Step) -> None:
+        try:
+            self._act(situation, step)
+        except TailfleetError as error:
+            # One board's trouble is its own: the others go on.
+            log.warning("campaign %s, %s × %s: %s", step.campaign_id, step.board, step.model, error.sentence)
+            self._fail(step, Failure(error.sentence, error.blame))
+
+    def _act(self, situation: Situation, step: Step) -> None:
+        board = self._store.get_board(step.board_id)
+        model = self._store.get_model(step.model)
+        sweep = situation.jobs.get((step.board_id, step.model, JobKind.SWEEP))
+        verify = situation.jobs.get((step.board_id, step.model, JobKind.VERIFY))
+        plans = [plan for plan in situation.plans if (plan.board_id, plan.model) == (step.board_id, step.model)]
+        unplanned = _unplanned(situation.request, plans)
+        usable = None if step.curve_id is not None else self._usable_curve(situation.request, board, model, sweep)
+        facts = StepFacts(
+            curve=step.curve_id is not None,
+            usable_curve=usable is not None,
+            sweep=sweep.state if sweep else None,
+            wants_plans=situation.request.objective is not None,
+            unprofiled=len(situation.unprofiled[step.model]),
+            unplanned=len(unplanned),
+            schedules=len({plan.schedule_digest for plan in plans if plan.schedule_digest is not None}),
+            verify=verify.state if verify else None,
+        )
+        action = decide(facts)
+        if action is Action.FAIL:
+            failed = verify if verify is not None and verify.failure else sweep
+            self._fail(step, (failed.failure if failed else None) or Failure("the job was cancelled", Blame.AUTHOR))
+        elif action is Action.SWEEP:
+            self._order_sweep(situation, step, board, model)
+        elif action is Action.ADOPT:
+            assert usable is not None
+            self._store.update_step(step.id, "plan", self._reuse_note(usable), curve_id=usable.id)
+        elif action is Action.AWAIT_SWEEP:
+            self._note(step, "sweep", _absence(board))
+        elif action is Action.PROFILE:
+            self._await_profile(step)
+        elif action is Action.PLAN:
+            self._plan(situation, step, model, unplanned)
+        elif action is Action.VERIFY:
+            self._order_verification(situation, step, board, model, plans)
+        elif action is Action.AWAIT_VERIFY:
+            self._note(step, "verify", _absence(board))
+        else:
+            nothing = situation.request.objective is not None and not facts.schedules
+            self._note(step, "done", "nothing to verify: no plan prunes" if nothing else "")
+
+    def _usable_curve(
+        self, request: CampaignRequest, board: Board, model: ModelSpec, sweep: JobStatus | None
+    ) -> Curve | None:
+        if sweep is not None:
+            return self._store.find_curve_of_job(sweep.id)
+        if request.sweep.fresh:
+            return None
+        workload = workload_of(request, model, board.kind)
+        wanted = set(design.sweep_units(model.geometry, request.methods, request.sweep.counts, board.kind))
+        for curve in self._store.find_curves(
+            board.id, model_digest(model), workload.backend, workload.dtype, workload.batch, board.fingerprint
+        ):
+            job = self._store.get_job(curve.job_id)
+            if wanted <= set(job.units) and job.rounds >= request.sweep.rounds and job.calls >= request.sweep.calls:
+                return curve
+        return None
+
+    def _order_sweep(self, situation: Situation, step: Step, board: Board, model: ModelSpec) -> None:
+        request = situation.request
+        job = Job(
+            id=f"{step.campaign_id}-sweep-{step.id}",
+            kind=JobKind.SWEEP,
+            workload=workload_of(request, model, board.kind),
+            units=design.sweep_units(model.geometry, request.methods, request.sweep.counts, board.kind),
+            rounds=request.sweep.rounds,
+            calls=request.sweep.calls,
+            seed=_seed(step, "sweep"),
+        )
+        self._store.create_job(step.campaign_id, step.board_id, step.model, job)
+        self._note(step, "sweep", _absence(board))
+
+    def _order_verification(
+        self, situation: Situation, step: Step, board: Board, model: ModelSpec, plans: list[StoredPlan]
+    ) -> None:
+        planned = {plan.schedule_digest: plan for plan in plans if plan.schedule_digest is not None}
+        schedules = [dense(model.name, model.geometry)]
+        schedules += [self._store.get_schedule(digest) for digest in planned if digest != schedules[0].digest]
+        dataset = None if model.dataset is None else self._store.get_dataset(model.dataset)
+        job = verification(situation.request, step, board, model, schedules, dataset)
+        links = [plan.id for plan in plans if plan.schedule_digest is not None]
+        self._store.create_job(step.campaign_id, step.board_id, step.model, job, links)
+        self._note(step, "verify", _absence(board))
+
+    def _await_profile(self, step: Step) -> None:
+        name = f"profile:{step.model}"
+        if name in self._failures:
+            self._fail(step, self._failures[name])
+            return
+        self._note(step, "profile", "" if name in self._running else "waits while this machine is measured")
+
+    def _profile(self, model_name: str, missing: list[Unit]) -> None:
+        """Start judging what is missing of the model's profile, unless that is under way or hopeless."""
+        name = f"profile:{model_name}"
+        if name in self._failures or not self._may_start(name):
+            return
+        model = self._store.get_model(model_name)
+        assert model.dataset is not None
+        dataset = self._store.get_dataset(model.dataset)
+        wanted = [dataset.sha256] + ([model.checkpoint_sha256] if model.checkpoint_sha256 is not None else [])
+        try:
+            artifacts = {sha256: self._artifacts.read(sha256) for sha256 in wanted}
+        except TailfleetError as error:
+            self._failures[name] = Failure(error.sentence, error.blame)
+            self._store.leave_machine(self._holder(name))
+            return
+        job = Job(
+            id=f"{self._campaign_id}-profile",
+            kind=JobKind.PROFILE,
+            workload=Workload(model),
+            units=missing,
+            rounds=1,
+            calls=1,
+            seed=PROFILE_SEED,
+            dataset=dataset,
+        )
+        digest, sha256 = model_digest(model), dataset.sha256
+
+        def take(news: News) -> None:
+            self._store.add_profile(digest, sha256, news.results)
+
+        self._running[name] = take
+        self._tasks.profile(name, job, artifacts)
+
+    def _plan(self, situation: Situation, step: Step, model: ModelSpec, unplanned: list[tuple[str, str]]) -> None:
+        name = f"plan:{step.id}"
+        if name in self._failures:
+            self._fail(step, self._failures[name])
+            return
+        objective = situation.request.objective
+        assert objective is not None
+        assert step.curve_id is not None
+        if name in self._running:
+            return
+        if not self._may_start(name):
+            self._note(step, "plan", "waits while this machine is measured")
+            return
+        sweep = self._store.list_results(self._store.get_curve(step.curve_id).job_id)
+        profile = stored_profile(self._store, model)
+        inputs = [
+            PlanInput(model, method, planner, objective, sweep, _of_method(profile, method), situation.request.batch)
+            for planner, method in unplanned
+        ]
+
+        def take(news: News) -> None:
+            for (planner, method), plan in zip(unplanned, news.plans, strict=False):
+                self._store.add_plan(
+                    step.campaign_id, step.board_id, step.model, planner, method, codec.dumps(plan), plan.schedule
+                )
+
+        self._running[name] = take
+        self._tasks.plan(name, inputs)
+        self._note(step, "plan", "")
+
+    def _may_start(self, name: str) -> bool:
+        """Whether the task is not under way and the machine may be used; then it is taken for the task."""
+        if name in self._running:
+            return False
+        return self._store.use_machine(self._machine_id, self._holder(name), TASK_SECONDS, self._claimable_seconds)
+
+    def _take_news(self) -> None:
+        for news in self._tasks.news():
+            self._running[news.name](news)
+            if not news.ended:
+                continue
+            del self._running[news.name]
+            self._store.leave_machine(self._holder(news.name))
+            if news.failure is None:
+                continue
+            self._crashes[news.name] = self._crashes.get(news.name, 0) + 1
+            log.warning("campaign %s, task %s: %s", self._campaign_id, news.name, news.failure.sentence)
+            if not news.crashed or self._crashes[news.name] >= TRIES:
+                self._failures[news.name] = news.failure
+        for name in self._running:
+            self._store.keep_machine(self._machine_id, self._holder(name), TASK_SECONDS)
+
+    def _end_if_over(self) -> bool:
+        steps = self._store.list_steps(self._campaign_id)
+        if any(step.phase not in ENDED for step in steps):
+            return False
+        failures = [step.failure for step in steps if step.failure is not None]
+        hopeless = len(failures) == len(steps)
+        state = CampaignState.FAILED if hopeless else CampaignState.DONE
+        self._store.end_campaign(self._campaign_id, state, failures[0] if hopeless else None)
+        self.stop()
+        return True
+
+    def _note(self, step: Step, phase: str, note: str) -> None:
+        reused = "" if step.curve_id is None else self._reuse_note(self._store.get_curve(step.curve_id))
+        text = "; ".join(part for part in (reused, note) if part)
+        if (step.phase, step.note) != (phase, text):
+            self._store.update_step(step.id, phase, text)
+
+    def _fail(self, step: Step, failure: Failure) -> None:
+        self._store.update_step(step.id, "failed", failure.sentence, failure=failure)
+
+    def _reuse_note(self, curve: Curve) -> str:
+        if self._store.get_job_campaign(curve.job_id) == self._campaign_id:
+            return "" if curve.stable else f"unstable: {curve.unstable_reason}"
+        unstable = "" if curve.stable else f", unstable: {curve.unstable_reason}"
+        return f"reuses the curve of {curve.measured_at:%Y-%m-%d %H:%M} UTC{unstable}"
+
+    def _holder(self, name: str) -> str:
+        return f"task:{self._campaign_id}:{name}"
+
+
+def verification(
+    request: CampaignRequest,
+    step: Step,
+    board: Board,
+    model: ModelSpec,
+    schedules: list[Schedule],
+    dataset: DatasetSpec | None,
+) -> Job:
+    """The job that measures and, where there are images, judges ``schedules`` (the dense one first) on the board."""
+    return Job(
+        id=f"{step.campaign_id}-verify-{step.id}",
+        kind=JobKind.VERIFY,
+        workload=workload_of(request, model, board.kind),
+        units=design.verify_units(schedules, judged=dataset is not None),
+        rounds=max(request.sweep.rounds, VERIFY_ROUNDS),
+        calls=max(request.sweep.calls, VERIFY_CALLS),
+        seed=_seed(step, "verify"),
+        schedules=schedules,
+        dataset=dataset,
+    )
+
+
+def _unplanned(request: CampaignRequest, plans: list[StoredPlan]) -> list[tuple[str, str]]:
+    known = {(plan.planner, plan.method) for plan in plans}
+    wanted = [(planner, method) for planner in request.planners for method in request.methods]
+    return [pair for pair in wanted if pair not in known]
+
+
+def _of_method(profile: list[UnitResult], method: str) -> list[UnitResult]:
+    return [result for result in profile if result.unit.part is Part.INPUT or result.unit.label == method]
+
+
+def _absence(board: Board) -> str:
+    if board.online:
+        return ""
+    seen = "never seen" if board.last_seen_at is None else f"last seen {board.last_seen_at:%Y-%m-%d %H:%M} UTC"
+    return f"waits for the board: {seen}"
+
+
+def _seed(step: Step, kind: str) -> int:
+    text = f"{step.campaign_id}:{step.board}:{step.model}:{kind}"
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)

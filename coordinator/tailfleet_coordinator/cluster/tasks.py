@@ -1,0 +1,205 @@
+"""The work that a campaign hands to Ray: profiling a model through the agent's worker, and planning. By value in and
+out; neither knows the database. Also the adapter that starts such tasks and tells what came of them.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from tailfleet_coordinator.plan.planner import Plan, PlanInput, make_plan
+from tailfleet_schema import codec
+from tailfleet_schema.curve import UnitResult
+from tailfleet_schema.errors import Blame, TailfleetError
+from tailfleet_schema.job import Failure, Job
+from tailfleet_schema.messages import WorkerEvent, WorkerOrder
+
+NEWS_SECONDS = 1.0
+"""Results of a profile are handed on so often."""
+
+HARMFUL = (
+    "OMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "KMP_",
+    "GOMP_",
+    "CUDA_VISIBLE_DEVICES",
+    "RAY_",
+    "PYTHONBREAKPOINT",
+    "SPT_NOENV",
+)
+"""Beginnings of variables that Ray sets for its own sake: one thread, no GPU."""
+
+
+@dataclass(frozen=True)
+class News:
+    """What a task has to tell since it was last asked."""
+
+    name: str
+    results: list[UnitResult] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+    ended: bool = False
+    failure: Failure | None = None
+    crashed: bool = False
+    """The process died, which says nothing about the work: it may be tried again."""
+
+
+class Tasks(Protocol):
+    """Starts tasks by name and tells their news; forgets them when the process ends."""
+
+    def profile(self, name: str, job: Job, artifacts: Mapping[str, bytes]) -> None:
+        """Judge the units of ``job``."""
+
+    def plan(self, name: str, inputs: list[PlanInput]) -> None:
+        """Make one plan for each input."""
+
+    def news(self) -> list[News]:
+        """What happened since the last call; does not wait."""
+
+    def stop(self) -> None:
+        """End all tasks."""
+
+
+def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` as it was before Ray."""
+    return {name: value for name, value in environment.items() if not name.startswith(HARMFUL)}
+
+
+def run_profile(job: Job, artifacts: Mapping[str, bytes]) -> Iterator[list[UnitResult] | Failure]:
+    """Run the agent's worker on ``job``; its results as they come, and at the end a ``Failure`` if it failed.
+
+    The worker is the same code that boards run, so every judgement in the database has one origin.
+    """
+    with tempfile.TemporaryDirectory(prefix="tailfleet-profile-") as folder:
+        for sha256, content in artifacts.items():
+            (Path(folder) / sha256).write_bytes(content)
+        with (Path(folder) / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tailfleet_agent.worker"],
+                cwd=folder,
+                env=scrubbed(os.environ),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            yield from _events(process, WorkerOrder(job, artifacts=folder), Path(folder) / "log")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _events(process: "subprocess.Popen[bytes]", order: WorkerOrder, log: Path) -> Iterator[list[UnitResult] | Failure]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(codec.dumps(order).encode() + b"\n")
+    process.stdin.flush()
+    gathered: list[UnitResult] = []
+    told = time.monotonic()
+    for line in process.stdout:
+        event = codec.loads(WorkerEvent, line, "event")
+        if event.failure is not None:
+            yield gathered
+            yield event.failure
+            return
+        if event.result is not None:
+            gathered.append(event.result)
+        if event.done:
+            yield gathered
+            return
+        if time.monotonic() - told >= NEWS_SECONDS:
+            yield gathered
+            gathered, told = [], time.monotonic()
+    yield gathered
+    tail = log.read_text(errors="replace")[-4000:]
+    yield Failure(f"the worker ended with status {process.wait()} before it was done", Blame.BUG, tail)
+
+
+def run_plans(inputs: list[PlanInput]) -> list[Plan] | Failure:
+    """One plan for each input, or why there is none."""
+    try:
+        return [make_plan(given) for given in inputs]
+    except TailfleetError as error:
+        return Failure(error.sentence, error.blame)
+
+
+class RayTasks:
+    """Tasks on Ray. Needs a process that is connected to a cluster."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self._ray: Any = ray
+        # Retries are the campaign's: what is known by then need not be done again.
+        self._run_profile = self._ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(run_profile)
+        self._run_plans = self._ray.remote(num_cpus=1, max_retries=0)(run_plans)
+        self._profiles: dict[str, Any] = {}
+        self._plans: dict[str, Any] = {}
+
+    def profile(self, name: str, job: Job, artifacts: Mapping[str, bytes]) -> None:
+        """Judge the units of ``job``."""
+        self._profiles[name] = self._run_profile.remote(job, dict(artifacts))
+
+    def plan(self, name: str, inputs: list[PlanInput]) -> None:
+        """Make one plan for each input."""
+        self._plans[name] = self._run_plans.remote(inputs)
+
+    def news(self) -> list[News]:
+        """What happened since the last call; does not wait."""
+        told = [self._profile_news(name) for name in list(self._profiles)]
+        told += [self._plan_news(name) for name in list(self._plans)]
+        return [news for news in told if news is not None]
+
+    def stop(self) -> None:
+        """End all tasks."""
+        for reference in [*self._profiles.values(), *self._plans.values()]:
+            self._ray.cancel(reference, force=True)
+        self._profiles.clear()
+        self._plans.clear()
+
+    def _profile_news(self, name: str) -> News | None:
+        stream = self._profiles[name]
+        results: list[UnitResult] = []
+        ended, crashed, failure = False, False, None
+        while not ended and self._ray.wait([stream], timeout=0)[0]:
+            try:
+                item = self._ray.get(next(stream))
+            except StopIteration:
+                ended = True
+            except self._ray.exceptions.RayError as error:
+                ended, crashed, failure = True, True, _of_ray(error)
+            else:
+                if isinstance(item, Failure):
+                    ended, failure = True, item
+                else:
+                    results += item
+        if ended:
+            del self._profiles[name]
+        return News(name, results, [], ended, failure, crashed) if results or ended else None
+
+    def _plan_news(self, name: str) -> News | None:
+        reference = self._plans[name]
+        if not self._ray.wait([reference], timeout=0)[0]:
+            return None
+        del self._plans[name]
+        try:
+            found = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            return News(name, ended=True, failure=_of_ray(error), crashed=True)
+        if isinstance(found, Failure):
+            return News(name, ended=True, failure=found)
+        return News(name, plans=found, ended=True)
+
+
+def _of_ray(error: Exception) -> Failure:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return Failure(f"a Ray task failed: {lines[-1] if lines else type(error).__name__}", Blame.BUG, str(error)[-4000:])

@@ -1,0 +1,193 @@
+"""``tailfleet up``: puts the coordinator together, says when it is ready, and takes it apart again.
+
+Blocks until SIGTERM or SIGINT. Prints nothing; it logs. Everything that lasts is in the state folder.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from tailfleet_coordinator import agent_bundle, bundled, host
+from tailfleet_coordinator.artifacts import Artifacts
+from tailfleet_coordinator.curves import CurveReader
+from tailfleet_coordinator.db import migrate
+from tailfleet_coordinator.db.store import Store
+from tailfleet_coordinator.settings import Settings
+from tailfleet_coordinator.web.access import hashed, new_token
+from tailfleet_coordinator.web.api import create_app
+from tailfleet_coordinator.web.context import Context
+from tailfleet_coordinator.web.enrolment import local_url, loopback_warning, public_url
+from tailfleet_schema.errors import ConfigurationError
+
+log = logging.getLogger("tailfleet")
+
+LOCAL_TOKEN = "coordinator.json"
+"""Name of the operator's token that is written beside the database."""
+
+GOODBYE_SECONDS = 5
+"""Requests under way get so long to end."""
+
+
+def serve(settings: Settings) -> None:
+    """Run a coordinator until it is told to stop. Raises ``ConfigurationError`` for what keeps it from starting."""
+    # Imported here: Ray reads its environment when it is imported, and reading the database needs no Ray.
+    from tailfleet_coordinator.cluster import ray_runtime
+    from tailfleet_coordinator.cluster.campaign import Surroundings
+    from tailfleet_coordinator.cluster.reconciler import Reconciler
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_alone(settings.state_dir.expanduser()))
+        migrate.prepare(settings.url)
+        store = stack.enter_context(contextlib.closing(Store(settings.url)))
+        artifacts = Artifacts(settings.artifacts_dir)
+        register_bundled(store, artifacts)
+        listener = stack.enter_context(_listener(settings.host, settings.port))
+        port = listener.getsockname()[1]
+        url = public_url(settings.host, port, settings.public_url)
+        context = Context(
+            settings, store, artifacts, agent_bundle.build(), CurveReader(store), url, loopback_warning(url, port)
+        )
+        token = _operator_token(store, settings.ready_file)
+        settings.ready_file.unlink(missing_ok=True)
+        machine = host.machine_id()
+        ray_runtime.start(settings)
+        stack.callback(ray_runtime.stop, settings)
+        surroundings = Surroundings(settings.url, str(settings.artifacts_dir), machine, settings.claimable_seconds)
+        reconciler = Reconciler(store, surroundings, settings.step_seconds)
+        stack.enter_context(_in_thread(reconciler.run, "reconciler"))
+        ready = {"url": local_url(settings.host, port), "token": token}
+        _Server(context, settings.ready_file, ready).run([listener])
+        log.info("stopping")
+
+
+def register_bundled(store: Store, artifacts: Artifacts) -> None:
+    """Make the models and images that come with tailfleet known, by content address."""
+    artifacts.put(bundled.checkpoint_bytes())
+    for dataset, content in bundled.datasets():
+        artifacts.put(content)
+        store.put_dataset(dataset)
+    for model in bundled.models():
+        store.put_model(model)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but it says when it is ready, lets waiting boards go when it ends, and leaves signals to its caller."""
+
+    def __init__(self, context: Context, ready_file: Path, ready: dict[str, str]) -> None:
+        app = create_app(context)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=GOODBYE_SECONDS,
+            )
+        )
+        self._waiting = app.state.waiting
+        self._ready_file = ready_file
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        await asyncio.to_thread(write_private, self._ready_file, json.dumps(self._ready) + "\n")
+        log.info("listening at %s", self._ready["url"])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._waiting.close()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn's own raises the signal once more at its end, which would skip all that is to be ended after it.
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.should_exit = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        yield
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text``, readable by its owner alone; whoever looks sees the old or the new one."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    os.replace(draft, path)
+
+
+def _operator_token(store: Store, ready_file: Path) -> str:
+    """The token that the last start left, if it still opens the door; else a new one, and the old is void."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        token = str(json.loads(ready_file.read_text())["token"])
+        caller = store.find_caller(hashed(token))
+        if caller is not None and (caller.role, caller.name) == ("operator", LOCAL_TOKEN):
+            return token
+    token = new_token("operator")
+    store.replace_token(LOCAL_TOKEN, "operator", hashed(token))
+    return token
+
+
+@contextlib.contextmanager
+def _alone(state_dir: Path) -> Iterator[None]:
+    """Keep the state folder for this process. Raises ``ConfigurationError`` where another coordinator has it."""
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (state_dir / "coordinator.lock").open("w")
+    except OSError as error:
+        raise ConfigurationError(
+            f"the state folder {state_dir} cannot be used: {error.strerror}", "name another one with --state"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigurationError(
+                f"another coordinator already runs on {state_dir}", "stop it, or name another folder with --state"
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _listener(address: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {address} port {port}: {error.strerror or error}",
+                "name another one with --host and --port",
+            ) from error
+        yield listener
+
+
+@contextlib.contextmanager
+def _in_thread(run: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+    """Run ``run`` beside the block, until its event is set at the block's end."""
+    stopping = threading.Event()
+    thread = threading.Thread(target=run, args=(stopping,), name=name)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()

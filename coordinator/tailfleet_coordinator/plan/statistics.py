@@ -23,6 +23,9 @@ CONFIDENCE = 0.95
 PRIOR_ROUNDS = 8
 """Degrees of freedom that the usual scatter of a part's units lends to each of them; see :func:`summarise`."""
 
+LEAST_UNITS = 8
+"""Fewer cannot tell what they share from what each has of its own."""
+
 SPREAD_LIMIT = 0.10
 """A sweep whose sentinel differs by more than this between two rounds is unstable: cliffs are this small."""
 
@@ -72,16 +75,21 @@ def summarise(results: Sequence[UnitResult]) -> list[PointSummary]:
     little about scatter, so it is pooled with the median scatter of the units of the same part, which counts as
     ``PRIOR_ROUNDS`` degrees of freedom; the interval is Student's. With a single round, and so no scatter at all,
     it reaches from the fastest call to the median. A result that was sent twice counts once.
+
+    What a round does to all units alike (heat, a slower clock) is taken out of the scatter where there are at least
+    ``LEAST_UNITS``: it does not disturb comparisons within the sweep, and :func:`stability` judges it.
     """
     groups: dict[Unit, dict[int, UnitResult]] = {}
     for result in results:
         if result.unit.part in TIMED_PARTS:
             groups.setdefault(result.unit, {}).setdefault(result.round, result)
     ordered = sorted(groups, key=_place)
+    complete = {u: rounds for u, rounds in groups.items() if all(r.status == "ok" for r in rounds.values())}
+    lows = {u: {number: low_quantile(r.call_ns) for number, r in rounds.items()} for u, rounds in complete.items()}
+    shared = _shared_by_all(lows)
     scatters = {
-        unit: _scatter([r.call_ns for r in rounds.values()])
-        for unit, rounds in groups.items()
-        if all(r.status == "ok" for r in rounds.values())
+        unit: _scatter([low / shared.get(number, 1.0) for number, low in rounds.items()])
+        for unit, rounds in lows.items()
     }
     return [_summary(unit, list(groups[unit].values()), scatters) for unit in ordered]
 
@@ -149,10 +157,23 @@ class _Scatter:
     freedom: int
 
 
-def _scatter(rounds: Sequence[Sequence[int]]) -> _Scatter:
+def _shared_by_all(lows: dict[Unit, dict[int, float]]) -> dict[int, float]:
+    """For each round the factor by which the typical unit was slower than in its median round."""
+    if len(lows) < LEAST_UNITS:
+        return {}
+    ratios: dict[int, list[float]] = {}
+    for rounds in lows.values():
+        usual = float(np.median(list(rounds.values())))
+        for number, low in rounds.items():
+            ratios.setdefault(number, []).append(low / usual)
+    return {number: float(np.median(values)) for number, values in ratios.items() if len(values) >= LEAST_UNITS}
+
+
+def _scatter(rounds: Sequence[float]) -> _Scatter:
+    """From the low quantile of each round."""
     if len(rounds) < 2:
         return _Scatter(0.0, 0)
-    lows = np.sort([low_quantile(calls) for calls in rounds])
+    lows = np.sort(rounds)
     used = lows[: max(2, math.ceil(2 * len(lows) / 3))]
     # For normal scatter the lower two of three show 0.59 of the variance, the lower two thirds of many 0.47.
     factor = 1.0 if len(used) == len(lows) else 2.0

@@ -43,6 +43,28 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     assert max(widths) < 0.05
 
 
+def test_a_round_that_is_slower_for_all_units_widens_no_interval():
+    rng = random.Random(4)
+
+    def calm(truth):
+        return round(truth * (1 + 0.003 * rng.expovariate(1)))
+
+    def sweep(factors):
+        return [
+            UnitResult(
+                Unit(Part.MODEL, n, n), r, [round(1e5 * n * f * (1 + 0.003 * rng.expovariate(1))) for _ in range(5)]
+            )
+            for n in range(2, 60)
+            for r, f in enumerate(factors)
+        ]
+
+    widths = [
+        max((p.quiet_high_ns - p.quiet_low_ns) / p.quiet_ns for p in summarise(sweep(factors)))
+        for factors in ((1, 1, 1), (1, 1.2, 1.1))
+    ]
+    assert widths[1] < 1.5 * widths[0]
+
+
 def test_a_result_sent_twice_counts_once():
     results = rounds_of(UNIT, [1000, 1010], [1003, 1020])
     assert summarise(results + results) == summarise(results)

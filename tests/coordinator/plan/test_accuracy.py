@@ -41,7 +41,7 @@ def test_a_clear_loss_is_near_what_was_seen_and_cautious_above_it():
     assert drop > 5
     expected = profile.expected_drop(schedule([197] + [39] * 11))
     assert expected == pytest.approx(drop, rel=0.25)
-    assert step(profile, 1, 197, 39) > expected
+    assert step(profile, 1, 197, 39) > expected + 0.5
 
 
 def test_where_no_image_was_lost_kl_tells_gentle_from_reckless():

@@ -140,6 +140,13 @@ def test_the_front_is_one_and_ends_in_dense(board, sweep):
     assert made.schedule.keep in [p.keep for p in made.front]
 
 
+def test_no_point_of_a_front_asks_more_than_the_method_can(board, sweep):
+    made = plan(board, Objective(latency_share=0.5), "tome", sweep=sweep)
+    assert min(min(p.keep) for p in made.front) <= 64
+    for point in made.front:
+        schedule(point.keep, "tome")
+
+
 def test_an_unstable_sweep_is_said_to_be_one(board, sweep):
     shaken = [
         UnitResult(r.unit, r.round, [ns * (2 if r.round == 1 else 1) for ns in r.call_ns])

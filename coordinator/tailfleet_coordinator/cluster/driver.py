@@ -151,7 +151,7 @@ class Driver:
             self._order_sweep(situation, step, board, model)
         elif action is Action.ADOPT:
             assert usable is not None
-            self._store.update_step(step.id, "plan", self._reuse_note(usable), curve_id=usable.id)
+            self._store.update_step(step.id, "waiting", self._reuse_note(usable), curve_id=usable.id)
         elif action is Action.AWAIT_SWEEP:
             self._note(step, "sweep", _absence(board))
         elif action is Action.PROFILE:

@@ -1,0 +1,160 @@
+"""A store on a fresh SQLite file, and a small lab to fill it with boards, campaigns and jobs."""
+
+import shutil
+import socket
+import sqlite3
+import threading
+
+import pytest
+import uvicorn
+
+from tailfleet_coordinator.agent_bundle import Bundle
+from tailfleet_coordinator.artifacts import Artifacts
+from tailfleet_coordinator.curves import CurveReader
+from tailfleet_coordinator.db import migrate
+from tailfleet_coordinator.db.store import Store
+from tailfleet_coordinator.settings import Settings
+from tailfleet_coordinator.web.access import hashed
+from tailfleet_coordinator.web.api import create_app
+from tailfleet_coordinator.web.context import Context
+from tailfleet_schema.board import BoardFacts, BoardKind, Hardware, Software
+from tailfleet_schema.campaign import CampaignRequest
+from tailfleet_schema.curve import Part, Unit, UnitResult
+from tailfleet_schema.job import Job, JobKind
+from tailfleet_schema.workload import Geometry, ModelSpec, Workload
+
+LEASE_SECONDS = 60.0
+CLAIMABLE_SECONDS = 30.0
+
+TINY = ModelSpec(
+    "tiny",
+    "VisionTransformer",
+    Geometry(
+        depth=4, dim=16, heads=2, mlp_dim=32, tokens=17, prefix=1, image_size=16, patch_size=4, channels=3, classes=10
+    ),
+)
+
+
+def facts_of(kind=BoardKind.PHYSICAL, machine="machine-1", torch="2.0", profile="jetson-tx2"):
+    return BoardFacts(
+        kind,
+        Hardware(machine, "aarch64", "cpu", 4, 1 << 30),
+        Software("linux", "5", "3.10", "0.1", torch=torch),
+        profile if kind is BoardKind.VIRTUAL else None,
+    )
+
+
+class Lab:
+    """A store, and short ways to put things into it."""
+
+    def __init__(self, url, path):
+        self.url = url
+        self.path = path
+        self.store = Store(url)
+        self.model = TINY
+        self.store.put_model(TINY)
+
+    def board(self, name, kind=BoardKind.PHYSICAL, machine="machine-1", seen=True):
+        facts = facts_of(kind, machine)
+        self.store.create_enrolment(name, facts.virtual_profile, f"enrol-{name}", 60)
+        self.store.enroll(f"enrol-{name}", facts, f"token-{name}")
+        (board_id,) = self.store.find_boards([name])
+        if seen:
+            self.store.see_board(board_id, facts, None)
+        return board_id
+
+    def campaign(self, campaign_id, *board_names, **request):
+        asked = CampaignRequest(**{"models": ["tiny"], "boards": list(board_names), "methods": ["topk"], **request})
+        self.store.create_campaign(campaign_id, asked, self.store.find_boards(list(board_names)))
+        return asked
+
+    def sweep(self, campaign_id, board_id, counts=(5, 17), rounds=2):
+        """A queued sweep; its order."""
+        units = [Unit(Part.MODEL, n, n) for n in counts]
+        job = Job(f"{campaign_id}-{board_id}", JobKind.SWEEP, Workload(self.model), units, rounds, 1, 0)
+        assert self.store.create_job(campaign_id, board_id, "tiny", job)
+        return job
+
+    def claim(self, board_id):
+        return self.store.claim_job(board_id, LEASE_SECONDS, CLAIMABLE_SECONDS)
+
+    def add(self, board_id, job, attempt, results):
+        return self.store.add_results(board_id, job.id, attempt, results, LEASE_SECONDS)
+
+    def sql(self, statement, *arguments):
+        """Straight into the database's file: to see what is stored, and to move time."""
+        with sqlite3.connect(self.path, isolation_level=None) as connection:
+            rows = connection.execute(statement, arguments).fetchall()
+        connection.close()
+        return rows
+
+    def expire(self):
+        """An hour passes for every lease and every use of a machine."""
+        self.sql("UPDATE jobs SET lease_expires_at = datetime(lease_expires_at, '-1 hour') || '.000000'")
+        self.sql("UPDATE machine_uses SET expires_at = datetime(expires_at, '-1 hour') || '.000000'")
+
+
+def results_of(job, keep=lambda unit, number: True):
+    return [UnitResult(unit, r, [1000 + r]) for r in range(job.rounds) for unit in job.units if keep(unit, r)]
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    path = tmp_path_factory.mktemp("database") / "empty.sqlite"
+    migrate.prepare(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def lab(empty_database, tmp_path):
+    path = tmp_path / "tailfleet.sqlite"
+    shutil.copy(empty_database, path)
+    lab = Lab(f"sqlite:///{path}", path)
+    lab.facts_of, lab.results_of = facts_of, results_of
+    yield lab
+    lab.store.close()
+
+
+OPERATOR, VIEWER = "operator-token", "viewer-token"
+BODY_BYTES = 256 * 1024
+
+
+class Live:
+    """The application behind a real socket, served by a thread. ``token(board)`` is a board's token."""
+
+    def __init__(self, lab, tmp_path):
+        self.lab = lab
+        self.settings = Settings(state_dir=tmp_path, poll_seconds=20.0, body_bytes=BODY_BYTES)
+        self.artifacts = Artifacts(tmp_path / "artifacts")
+        self.bundle = Bundle(b"an agent", "ab" * 32)
+        self.operator, self.viewer = OPERATOR, VIEWER
+        lab.store.replace_token("op", "operator", hashed(OPERATOR))
+        lab.store.replace_token("look", "viewer", hashed(VIEWER))
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.bind(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:{}".format(listener.getsockname()[1])
+        context = Context(
+            self.settings, lab.store, self.artifacts, self.bundle, CurveReader(lab.store), self.url, "only here"
+        )
+        self.app = create_app(context, look_seconds=0.01)
+        self.server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, access_log=False))
+        self.thread = threading.Thread(target=self.server.run, args=([listener],))
+        self.thread.start()
+
+    def board(self, name, *arguments, **options):
+        """An enrolled board whose token is ``NAME-token``; its id."""
+        board_id = self.lab.board(name, *arguments, **options)
+        self.lab.sql("UPDATE boards SET token_hash = ? WHERE id = ?", hashed(f"{name}-token"), board_id)
+        return board_id
+
+    def close(self):
+        self.app.state.waiting.close()
+        self.server.should_exit = True
+        self.thread.join()
+
+
+@pytest.fixture
+def live(lab, tmp_path):
+    live = Live(lab, tmp_path)
+    yield live
+    live.close()

@@ -1,0 +1,120 @@
+"""Enrolments, tokens, and what is known of boards."""
+
+import pytest
+
+from tailfleet_coordinator.db.rows import Caller
+from tailfleet_coordinator.refusals import NameTaken, TokenRefused, UnknownName
+from tailfleet_schema.board import BoardKind
+from tailfleet_schema.errors import InputError
+
+
+def test_an_enrolment_token_is_good_once(lab):
+    lab.store.create_enrolment("nano", None, "promise", 60)
+    assert lab.store.enroll("promise", lab.facts_of(), "token") == "nano"
+    assert lab.store.find_caller("token") == Caller("board", "nano", 1)
+    with pytest.raises(TokenRefused, match="used already"):
+        lab.store.enroll("promise", lab.facts_of(), "another")
+    assert lab.store.find_caller("another") is None
+
+
+def test_an_enrolment_token_expires(lab):
+    lab.store.create_enrolment("nano", None, "promise", 60)
+    lab.sql("UPDATE enrolments SET expires_at = datetime('now', '-1 second') || '.000000'")
+    with pytest.raises(TokenRefused, match="expired"):
+        lab.store.enroll("promise", lab.facts_of(), "token")
+    with pytest.raises(TokenRefused, match="not known"):
+        lab.store.enroll("guess", lab.facts_of(), "token")
+    assert lab.store.list_boards(60) == []
+
+
+def test_a_new_line_makes_the_old_one_void(lab):
+    lab.store.create_enrolment("nano", None, "first", 60)
+    lab.store.create_enrolment("nano", None, "second", 60)
+    with pytest.raises(TokenRefused):
+        lab.store.enroll("first", lab.facts_of(), "token")
+    assert lab.store.enroll("second", lab.facts_of(), "token") == "nano"
+
+
+def test_the_name_of_a_board_at_work_is_taken(lab):
+    lab.board("nano")
+    with pytest.raises(NameTaken, match="'nano'"):
+        lab.store.create_enrolment("nano", None, "promise", 60)
+
+
+def test_a_board_that_lost_the_reply_may_enroll_again(lab):
+    lab.board("nano", seen=False)
+    lab.store.create_enrolment("nano", None, "again", 60)
+    assert lab.store.enroll("again", lab.facts_of(), "new token") == "nano"
+    assert lab.store.find_caller("token-nano") is None
+    assert lab.store.find_caller("new token").name == "nano"
+    assert len(lab.store.list_boards(60)) == 1
+
+
+def test_another_kind_of_board_than_was_promised_is_refused_and_the_token_stays_good(lab):
+    lab.store.create_enrolment("modelled", "jetson-tx2", "promise", 60)
+    for facts in (lab.facts_of(), lab.facts_of(BoardKind.VIRTUAL, profile="jetson-nano")):
+        with pytest.raises(InputError, match="virtual jetson-tx2"):
+            lab.store.enroll("promise", facts, "token")
+    assert lab.store.enroll("promise", lab.facts_of(BoardKind.VIRTUAL), "token") == "modelled"
+
+
+def test_a_board_cannot_become_another_kind(lab):
+    board = lab.board("nano")
+    with pytest.raises(InputError):
+        lab.store.see_board(board, lab.facts_of(BoardKind.VIRTUAL), None)
+    assert lab.store.get_board(board).kind is BoardKind.PHYSICAL
+
+
+def test_what_a_board_tells_is_kept_and_ages_its_fingerprint(lab):
+    board = lab.board("nano")
+    before = lab.store.get_board(board)
+    lab.store.see_board(board, lab.facts_of(torch="2.9"), None)
+    after = lab.store.get_board(board)
+    assert after.facts.software.torch == "2.9"
+    assert after.fingerprint != before.fingerprint
+    lab.store.see_board(board, lab.facts_of(torch="2.9"), "MAXN")
+    assert lab.store.get_board(board).fingerprint not in (before.fingerprint, after.fingerprint)
+
+
+def test_online_is_judged_by_the_database_clock(lab):
+    lab.board("nano")
+    lab.board("quiet", seen=False)
+    assert [board.online for board in lab.store.list_boards(60)] == [True, False]
+    lab.sql("UPDATE boards SET last_seen_at = datetime('now', '-61 seconds') || '.000000'")
+    assert [board.online for board in lab.store.list_boards(60)] == [False, False]
+
+
+def test_unknown_boards_and_models_are_named(lab):
+    with pytest.raises(UnknownName, match="'ghost'"):
+        lab.store.find_boards(["ghost"])
+    with pytest.raises(UnknownName, match="'ghost'"):
+        lab.store.get_model("ghost")
+    with pytest.raises(UnknownName, match="'ghost'"):
+        lab.store.get_dataset("ghost")
+
+
+def test_a_replaced_token_opens_nothing(lab):
+    lab.store.replace_token("local", "operator", "first")
+    lab.store.replace_token("local", "operator", "second")
+    assert lab.store.find_caller("first") is None
+    assert lab.store.find_caller("second") == Caller("operator", "local")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE boards SET kind = 'imagined'",
+        "UPDATE boards SET virtual_profile = 'jetson-tx2'",
+        "UPDATE jobs SET state = 'leased'",
+        "UPDATE jobs SET state = 'lost'",
+        "INSERT INTO results (job_id, part, label, block, tokens, kept, round, status, call_ns_json, attempt,"
+        " stored_at) VALUES ('c1-1', 'model', '', -1, 5, 6, 0, 'ok', '[1]', 1, '2026-01-01')",
+        "UPDATE campaigns SET state = 'done'",
+    ],
+)
+def test_rows_that_cannot_be_are_refused_by_the_database(lab, statement):
+    board = lab.board("nano")
+    lab.campaign("c1", "nano")
+    lab.sweep("c1", board)
+    with pytest.raises(Exception, match="CHECK constraint"):
+        lab.sql(statement)

@@ -1,0 +1,192 @@
+"""The contract of a lease: who gets a job, who may speak for it, and what a result counts for."""
+
+import threading
+
+import pytest
+
+from tailfleet_coordinator.db.store import Store
+from tailfleet_coordinator.db.store_jobs import MAX_ATTEMPTS
+from tailfleet_coordinator.refusals import LeaseGone, RoleRefused, UnknownName
+from tailfleet_schema.board import BoardKind
+from tailfleet_schema.campaign import CampaignState
+from tailfleet_schema.errors import Blame
+from tailfleet_schema.job import Failure, JobState
+from tailfleet_schema.messages import Outcome
+
+
+@pytest.fixture
+def board(lab):
+    return lab.board("nano")
+
+
+@pytest.fixture
+def job(lab, board):
+    lab.campaign("c1", "nano")
+    return lab.sweep("c1", board)
+
+
+def state(lab, job):
+    ((found, attempt),) = lab.sql("SELECT state, attempt FROM jobs WHERE id = ?", job.id)
+    return found, attempt
+
+
+def test_a_job_goes_to_its_board_once(lab, board, job):
+    other = lab.board("other", machine="machine-2")
+    assert lab.claim(other) is None
+    claim = lab.claim(board)
+    assert (claim.job, claim.attempt) == (job, 1)
+    assert lab.claim(board) is None
+
+
+def test_the_oldest_job_comes_first(lab, board, job):
+    lab.campaign("c2", "nano")
+    later = lab.sweep("c2", board)
+    lab.sql("UPDATE jobs SET created_at = '2000-01-01 00:00:00.000000' WHERE id = ?", later.id)
+    assert lab.claim(board).job.id == later.id
+
+
+def test_concurrent_claimers_get_each_job_once(lab):
+    names = [f"v{number}" for number in range(6)]
+    boards = [lab.board(name, BoardKind.VIRTUAL) for name in names]
+    for number in range(4):
+        lab.campaign(f"c{number}", *names)
+        for board_id in boards:
+            lab.sweep(f"c{number}", board_id)
+    claimed, ready = [], threading.Barrier(12)
+
+    def claimer(board_id):
+        store = Store(lab.url)
+        ready.wait()
+        while (claim := store.claim_job(board_id, 60.0, 30.0)) is not None:
+            claimed.append((claim.job.id, claim.attempt))
+        store.close()
+
+    threads = [threading.Thread(target=claimer, args=(board_id,)) for board_id in boards * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(claimed) == len(set(claimed)) == 24
+    assert {attempt for _, attempt in claimed} == {1}
+
+
+def test_a_board_that_asks_again_gets_its_job_again_at_once(lab, board, job):
+    lab.claim(board)
+    lab.add(board, job, 1, lab.results_of(job)[:1])
+    lab.store.take_back_jobs(board)
+    assert lab.claim(board).attempt == 2
+    (key,) = lab.store.list_known_keys(job.id)
+    assert key.as_tuple() == lab.results_of(job)[0].key
+    with pytest.raises(LeaseGone, match="given again"):
+        lab.add(board, job, 1, lab.results_of(job))
+    assert len(lab.store.list_known_keys(job.id)) == 1
+
+
+def test_results_of_an_expired_lease_count_while_nobody_else_has_it(lab, board, job):
+    lab.claim(board)
+    lab.expire()
+    assert lab.add(board, job, 1, lab.results_of(job)) == (4, False)
+    assert lab.store.finish_job(board, job.id, 1, Outcome.DONE, None, "") == (JobState.DONE, 0)
+
+
+def test_a_key_counts_once_however_often_it_is_sent(lab, board, job):
+    lab.claim(board)
+    results = lab.results_of(job)
+    assert lab.add(board, job, 1, results[:3])[0] == 3
+    assert lab.add(board, job, 1, results[:3])[0] == 0
+    assert lab.add(board, job, 1, [*results, *results])[0] == 1
+    assert lab.store.list_results(job.id) == results
+
+
+def test_a_job_is_not_done_while_a_key_is_missing(lab, board, job):
+    lab.claim(board)
+    lab.add(board, job, 1, lab.results_of(job)[:3])
+    assert lab.store.finish_job(board, job.id, 1, Outcome.DONE, None, "") == (JobState.QUEUED, 1)
+    assert lab.claim(board).attempt == 2
+
+
+def test_finishing_twice_says_the_same_and_does_nothing(lab, board, job):
+    lab.claim(board)
+    lab.add(board, job, 1, lab.results_of(job))
+    first = lab.store.finish_job(board, job.id, 1, Outcome.DONE, None, "")
+    assert lab.store.finish_job(board, job.id, 1, Outcome.FAILED, None, "") == first == (JobState.DONE, 0)
+    with pytest.raises(LeaseGone):
+        lab.store.renew_lease(board, job.id, 1, 60)
+
+
+def test_an_interrupted_job_waits_again_a_failed_one_is_over(lab, board, job):
+    lab.claim(board)
+    assert lab.store.finish_job(board, job.id, 1, Outcome.INTERRUPTED, None, "")[0] is JobState.QUEUED
+    lab.claim(board)
+    cause = Failure("no torch", Blame.CONFIGURATION)
+    assert lab.store.finish_job(board, job.id, 2, Outcome.FAILED, cause, "last words")[0] is JobState.FAILED
+    assert lab.store.list_jobs("c1")[0].failure == cause
+    assert lab.sql("SELECT log FROM jobs") == [("last words",)]
+    assert lab.claim(board) is None
+
+
+def test_a_job_that_never_ends_is_failed(lab, board, job):
+    lab.sql("UPDATE jobs SET attempt = ?", MAX_ATTEMPTS - 1)
+    lab.claim(board)
+    died = Failure("ended by signal 9", Blame.LAB)
+    assert lab.store.finish_job(board, job.id, MAX_ATTEMPTS, Outcome.INTERRUPTED, died, "")[0] is JobState.FAILED
+    assert "ended by signal 9" in lab.store.list_jobs("c1")[0].failure.sentence
+
+
+def test_nobody_speaks_for_a_job_of_another_board(lab, board, job):
+    other = lab.board("other", machine="machine-2")
+    lab.claim(board)
+    for speak in (
+        lambda: lab.add(other, job, 1, lab.results_of(job)),
+        lambda: lab.store.renew_lease(other, job.id, 1, 60),
+        lambda: lab.store.finish_job(other, job.id, 1, Outcome.DONE, None, ""),
+    ):
+        with pytest.raises(RoleRefused):
+            speak()
+    with pytest.raises(UnknownName):
+        lab.store.renew_lease(board, "no-such-job", 1, 60)
+    assert lab.store.list_results(job.id) == []
+
+
+def test_cancelling_stops_waiting_jobs_at_once_and_given_ones_when_they_speak(lab, board, job):
+    lab.claim(board)
+    lab.campaign("c2", "nano")
+    waiting = lab.sweep("c2", board)
+    assert lab.store.end_campaign("c2", CampaignState.CANCELLED)
+    assert state(lab, waiting) == ("cancelled", 0)
+    assert lab.store.end_campaign("c1", CampaignState.CANCELLED)
+    assert not lab.store.end_campaign("c1", CampaignState.CANCELLED)
+    assert lab.store.renew_lease(board, job.id, 1, 60) is True
+    assert lab.add(board, job, 1, lab.results_of(job)[:1]) == (1, True)
+    assert lab.store.finish_job(board, job.id, 1, Outcome.CANCELLED, None, "")[0] is JobState.CANCELLED
+    assert lab.store.get_campaign("c1").state is CampaignState.CANCELLED
+
+
+def test_a_cancelled_job_is_not_given_again(lab, board, job):
+    lab.claim(board)
+    lab.store.end_campaign("c1", CampaignState.CANCELLED)
+    lab.store.take_back_jobs(board)
+    assert lab.claim(board) is None
+    assert state(lab, job) == ("cancelled", 1)
+
+
+def test_no_job_for_a_campaign_that_has_ended_and_none_twice(lab, board, job):
+    assert not lab.store.create_job("c1", board, "tiny", job)
+    lab.store.end_campaign("c1", CampaignState.CANCELLED)
+    lab.campaign("c2", "nano")
+    lab.store.end_campaign("c2", CampaignState.CANCELLED)
+    assert not lab.store.create_job("c2", board, "tiny", job)
+    assert lab.sql("SELECT count(*) FROM jobs") == [(1,)]
+
+
+def test_a_board_that_changed_in_mid_sweep_makes_an_unstable_curve(lab, board, job):
+    lab.claim(board)
+    lab.store.see_board(board, lab.facts_of(torch="2.1"), None)
+    lab.store.take_back_jobs(board)
+    lab.claim(board)
+    lab.add(board, job, 2, lab.results_of(job))
+    lab.store.finish_job(board, job.id, 2, Outcome.DONE, None, "")
+    curve = lab.store.get_curve(lab.store.create_curve(job.id, True, ""))
+    assert not curve.stable
+    assert "changed" in curve.unstable_reason
+    assert lab.store.create_curve(job.id, True, "") == curve.id

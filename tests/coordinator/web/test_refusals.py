@@ -1,0 +1,160 @@
+"""Whatever is wrong with a request: one shape of answer, the right status, and nothing stored."""
+
+import json
+
+import httpx
+import pytest
+
+from tailfleet_schema import codec
+from tailfleet_schema.errors import Blame
+from tailfleet_schema.messages import EnrolRequest, ErrorReply, LeaseRequest
+
+BOARD_POSTS = ["/v1/lease", "/v1/jobs/j/results", "/v1/jobs/j/heartbeat", "/v1/jobs/j/finish"]
+LOOKS = [
+    "/v1/boards", "/v1/models", "/v1/datasets", "/v1/curves", "/v1/curves/points", "/v1/schedules", "/v1/schedules/ab",
+    "/v1/campaigns", "/v1/campaigns/c1", "/v1/campaigns/c1/report",
+]  # fmt: skip
+CHANGES = ["/v1/enrolments", "/v1/campaigns", "/v1/campaigns/c1/cancel"]
+
+
+@pytest.fixture
+def ask(live):
+    with httpx.Client(base_url=live.url) as client:
+
+        def ask(method, path, token=None, content=None):
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            return client.request(method, path, headers=headers, content=content)
+
+        yield ask
+
+
+def refusal(answer, status):
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    reply = codec.loads(ErrorReply, answer.content)
+    assert reply.error
+    assert "Traceback" not in answer.text
+    return reply
+
+
+def test_roles(live, ask):
+    live.board("nano")
+    tokens = {"operator": live.operator, "viewer": live.viewer, "board": "nano-token"}
+    allowed = {
+        **{("POST", path): {"board"} for path in BOARD_POSTS},
+        **{("GET", path): {"operator", "viewer"} for path in LOOKS},
+        **{("POST", path): {"operator"} for path in CHANGES},
+        ("GET", "/v1/artifacts/" + "0" * 64): {"operator", "viewer", "board"},
+    }
+    for (method, path), roles in allowed.items():
+        for token in (None, "guess", live.operator[:-1]):
+            refusal(ask(method, path, token, b"{"), 401)
+        for role, token in tokens.items():
+            status = ask(method, path, token, b"{").status_code
+            assert (status == 403) == (role not in roles), (method, path, role, status)
+
+
+def test_every_endpoint_is_in_the_matrix(live):
+    open_to_all = {"/v1/health", "/v1/agent.pyz", "/v1/enroll", "/v1/openapi.json"}
+    known = {path.replace("/j/", "/{}/").replace("/c1", "/{}").replace("/ab", "/{}") for path in
+             [*BOARD_POSTS, *LOOKS, *CHANGES]} | {"/v1/artifacts/{}"}  # fmt: skip
+    served = {
+        "/".join("{}" if part.startswith("{") else part for part in path.split("/"))
+        for path in live.app.openapi()["paths"]
+    }
+    assert served - open_to_all == known
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[]", "must be an object"),
+        (b'{"models": ["tiny"]}', "boards: is missing"),
+        (b'{"models": ["tiny"], "boards": ["nano"], "colour": 1}', "colour: unknown field"),
+        (b'{"models": ["tiny"], "boards": ["nano"], "batch": NaN}', "NaN"),
+        (b'{"models": ["tiny"], "boards": ["nano"], "batch": Infinity}', "Infinity"),
+        (b'{"models": ["tiny"], "boards": ["nano"], "batch": "3"}', "batch: must be a whole number"),
+        (b'{"models": ["tiny"], "boards": ["nano"], "batch": true}', "batch: must be a whole number"),
+        (b'{"models": ["tiny"], "boards": ["nano"], "batch": 123456789012345678901234567890}', "64 bits"),
+        (b'{"models": ["tiny"], "boards": ["nano"], "batch": 0}', "batch must be at least 1"),
+        (b'{"models": ["tiny"], "boards": ["nano"], "sweep": {"counts": "18"}}', "18 tokens"),
+        (b'{"models": ["tiny"], "boards": ["nano"], "dtype": "fp64"}', "fp64"),
+        (b'{"models": ["tiny"], "boards": ["nano", "nano"]}', "twice"),
+    ],
+)
+def test_a_body_that_cannot_be_meant(live, ask, body, words):
+    live.board("nano")
+    reply = refusal(ask("POST", "/v1/campaigns", live.operator, body), 422)
+    assert words in reply.error
+    assert reply.blame is Blame.AUTHOR
+    assert live.lab.sql("SELECT count(*) FROM campaigns") == [(0,)]
+
+
+def test_unknown_names_are_named(live, ask):
+    live.board("nano")
+    for request, name in (
+        ({"models": ["ghost"], "boards": ["nano"]}, "ghost"),
+        ({"models": ["tiny"], "boards": ["phantom"]}, "phantom"),
+    ):
+        assert name in refusal(ask("POST", "/v1/campaigns", live.operator, json.dumps(request)), 404).error
+    for path in ("/v1/campaigns/ghost", "/v1/campaigns/ghost/report", "/v1/schedules/ghost"):
+        assert "ghost" in refusal(ask("GET", path, live.viewer), 404).error
+    assert "ghost" in refusal(ask("POST", "/v1/campaigns/ghost/cancel", live.operator), 404).error
+    for name in ("0" * 64, "..", "coordinator.json", "%2e%2e%2ftailfleet.sqlite"):
+        refusal(ask("GET", f"/v1/artifacts/{name}", live.viewer), 404)
+
+
+def test_paths_and_methods_that_do_not_exist(ask):
+    assert "/v1/nothing" in refusal(ask("GET", "/v1/nothing"), 404).error
+    assert "DELETE" in refusal(ask("DELETE", "/v1/boards"), 405).error
+
+
+def test_a_body_that_is_too_large_is_refused_unread(live, ask):
+    live.board("nano")
+    body = b" " * (live.settings.body_bytes + 1)
+    for path, token in (("/v1/campaigns", live.operator), ("/v1/lease", "nano-token"), ("/v1/enroll", None)):
+        assert "larger than" in refusal(ask("POST", path, token, body), 413).error
+
+    def stream():
+        for _ in range(8):
+            yield b" " * (live.settings.body_bytes // 4)
+
+    refusal(ask("POST", "/v1/campaigns", live.operator, stream()), 413)
+
+
+def test_a_failure_of_our_own_tells_nothing_of_the_inside(live, ask, monkeypatch):
+    monkeypatch.setattr(type(live.lab.store), "list_boards", lambda *_: 1 / 0)
+    reply = refusal(ask("GET", "/v1/boards", live.viewer), 500)
+    assert reply.blame is Blame.BUG
+    assert "division" not in reply.error
+
+
+def test_an_agent_of_another_protocol_is_told_so(live, ask):
+    live.board("nano")
+    for path, message in (
+        ("/v1/lease", LeaseRequest(live.lab.facts_of(), protocol=99)),
+        ("/v1/enroll", EnrolRequest("token", live.lab.facts_of(), protocol=99)),
+    ):
+        reply = refusal(ask("POST", path, "nano-token", codec.dumps(message)), 422)
+        assert "protocol 99" in reply.error
+        assert reply.blame is Blame.CONFIGURATION
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"board": "../x"}, "cannot be called"),
+        ({"board": ""}, "cannot be called"),
+        ({"board": "a" * 64}, "cannot be called"),
+        ({"board": "a; rm"}, "cannot be called"),
+        ({"board": "nano", "minutes": 0}, "minutes"),
+        ({"board": "nano", "minutes": 10**9}, "minutes"),
+    ],
+)
+def test_enrolments_that_cannot_be_meant(live, ask, request_, words):
+    assert words in refusal(ask("POST", "/v1/enrolments", live.operator, json.dumps(request_)), 422).error
+    assert live.lab.sql("SELECT count(*) FROM enrolments") == [(0,)]

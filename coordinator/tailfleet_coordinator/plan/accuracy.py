@@ -31,6 +31,9 @@ from tailfleet_schema.workload import Geometry
 RESOLUTION_POINTS = 0.001
 """Losses are rounded up to this, far below what a profile can tell: it bounds the size of a Pareto front."""
 
+LARGEST_TAU_NATS = 5.0
+"""Where a profile shows no loss at all, a divergence of 0.05 nats is still held to cost about a point."""
+
 _Array = NDArray[np.float64]
 
 
@@ -186,8 +189,9 @@ def _drop_of_kl(kl: _Array, drop: _Array, variance: _Array, ceiling: float) -> C
     positive = kl[kl > 0]
     if not positive.size:
         return np.zeros_like
-    steps = math.ceil(10 * math.log2(100.0 * float(positive.max()) / (0.1 * float(positive.min())))) + 1
-    grid = 0.1 * float(positive.min()) * 2.0 ** (np.arange(steps) / 10)
+    least = min(0.1 * float(positive.min()), LARGEST_TAU_NATS)
+    steps = math.ceil(10 * math.log2(LARGEST_TAU_NATS / least)) + 1
+    grid = LARGEST_TAU_NATS * 2.0 ** (-np.arange(steps) / 10)
     errors = [float((((drop - ceiling * -np.expm1(-kl / tau)) ** 2) / variance).sum()) for tau in grid]
     best = float(grid[int(np.argmin(errors))])
     return lambda at: np.asarray(ceiling * -np.expm1(-at / best))

@@ -32,10 +32,10 @@ VIRTUAL_PAIRS: Mapping[float, Sequence[float]] = dict.fromkeys(
 )
 
 PROFILE_BLOCKS = 6
-PROFILE_SHARES = (0.9, 0.8, 0.65, 0.5, 0.35, 0.2)
+PROFILE_SHARES = (0.85, 0.65, 0.5, 0.35, 0.2)
 """Kept tokens of an accuracy profile as a share of all; what a method cannot reach becomes what it can."""
 
-INPUT_COUNTS = 10
+INPUT_COUNTS = 8
 
 
 def sweep_units(geometry: Geometry, methods: Sequence[str], counts: str, kind: BoardKind) -> list[Unit]:
@@ -76,7 +76,7 @@ def curve_counts(geometry: Geometry, counts: str, kind: BoardKind) -> list[int]:
 
 
 def profile_units(geometry: Geometry, method: str) -> list[Unit]:
-    """LOSS units of ``method``: six blocks × six counts, and the dense model (N → N at the first of the blocks).
+    """LOSS units of ``method``: six blocks × five counts, and the dense model (N → N at the first of the blocks).
 
     Losses of blocks and counts in between are interpolated by :mod:`~tailfleet_coordinator.plan.accuracy`.
     Raises ``ScheduleError`` for an unknown method.

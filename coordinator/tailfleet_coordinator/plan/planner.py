@@ -130,7 +130,10 @@ def _by_search(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile
     assert chosen.point is not None
     schedule = schedule_at(chosen.point)
     prediction = options.predict(chosen.point)
-    return _accepted(schedule, prediction, dense, profile, _figures(schedule, prediction, dense, profile), shown)
+    has_images = given.model.dataset is not None
+    return _accepted(
+        schedule, prediction, dense, profile, _figures(schedule, prediction, dense, profile, has_images), shown
+    )
 
 
 def _problem(given: PlanInput, latency: LatencyModel, loss: LossModel, counts: list[int]) -> Problem:
@@ -164,7 +167,10 @@ def _by_rule(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile |
         wish = f"POMT's rule would keep {schedule.keep[-1]} tokens from block {schedule.reducing_blocks[0]} on"
         reason = f"{wish}, but that is {choice.no_gain(prediction, latency.dense)}"
         return _refusal(latency.dense, reason, prediction)
-    words = _figures(schedule, prediction, latency.dense, profile) + "; the rule knows no limits, so none was kept"
+    words = (
+        _figures(schedule, prediction, latency.dense, profile, has_images=True)
+        + "; the rule knows no limits, so none was kept"
+    )
     return _accepted(schedule, prediction, latency.dense, profile, words, [])
 
 
@@ -193,10 +199,12 @@ def _refusal(dense: Prediction, reason: str, considered: Prediction | None = Non
     return Plan(None, dense.ns, seen.ns, seen.low_ns, seen.high_ns, None, DO_NOT_PRUNE + reason)
 
 
-def _figures(schedule: Schedule, prediction: Prediction, dense: Prediction, profile: AccuracyProfile | None) -> str:
+def _figures(
+    schedule: Schedule, prediction: Prediction, dense: Prediction, profile: AccuracyProfile | None, has_images: bool
+) -> str:
     words = f"{in_ms(prediction.ns)} against {in_ms(dense.ns)}, {against_dense(prediction.ns, dense.ns)}"
     if profile is None:
-        words += "; no labelled images, so nothing is known of accuracy"
+        words += "; its loss of accuracy is not known without " + ("a profile" if has_images else "labelled images")
     else:
         words += f"; expected to lose {points(profile.expected_drop(schedule))} of top-1"
         words += f" on {profile.images} calibration images"

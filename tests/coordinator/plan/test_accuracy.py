@@ -57,6 +57,17 @@ def test_where_no_image_was_lost_kl_tells_gentle_from_reckless():
     assert costs[2] < 1.0
 
 
+def test_a_profile_without_any_loss_expects_hardly_any():
+    bits = "1" * 200
+    harmless = [
+        UnitResult(r.unit, 0, judgement=Judgement(200, 200, 200, r.judgement.kl_nats / 500, "host", bits))
+        for r in profile_results()
+    ]
+    profile = AccuracyProfile.fit(GEOMETRY, "topk", harmless)
+    assert 0 < profile.expected_drop(schedule([197] + [39] * 11)) < 0.1
+    assert step(profile, 1, 197, 39) < 0.4
+
+
 def test_one_lucky_image_does_not_make_a_reduction_free():
     lucky = []
     for r in profile_results():

@@ -5,7 +5,7 @@ All it keeps in memory is which tasks it has running; whoever takes over finds t
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tailfleet_coordinator.artifacts import Artifacts
@@ -174,12 +174,13 @@ class Driver:
         if request.sweep.fresh:
             return None
         workload = workload_of(request, model, board.kind)
-        wanted = set(design.sweep_units(model.geometry, request.methods, request.sweep.counts, board.kind))
+        wanted = design.sweep_units(model.geometry, request.methods, request.sweep.counts, board.kind)
         for curve in self._store.find_curves(
             board.id, model_digest(model), workload.backend, workload.dtype, workload.batch, board.fingerprint
         ):
             job = self._store.get_job(curve.job_id)
-            if wanted <= set(job.units) and job.rounds >= request.sweep.rounds and job.calls >= request.sweep.calls:
+            often = job.rounds >= request.sweep.rounds and job.calls >= request.sweep.calls
+            if often and covers(job.units, wanted):
                 return curve
         return None
 
@@ -351,6 +352,18 @@ def verification(
         schedules=schedules,
         dataset=dataset,
     )
+
+
+def covers(measured: Iterable[Unit], wanted: Iterable[Unit]) -> bool:
+    """Whether a sweep of the units ``measured`` serves who wants the units ``wanted``.
+
+    Every count of each part must be there. Of reductions n → m only the methods: which pairs are timed follows from
+    the counts, and any sensible set of them serves a planner.
+    """
+    have, want = set(measured), set(wanted)
+    reduced = {unit for unit in want if unit.part is Part.REDUCE}
+    methods = {unit.label for unit in have if unit.part is Part.REDUCE}
+    return want - reduced <= have and {unit.label for unit in reduced} <= methods
 
 
 def _unplanned(request: CampaignRequest, plans: list[StoredPlan]) -> list[tuple[str, str]]:

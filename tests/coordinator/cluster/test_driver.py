@@ -1,0 +1,237 @@
+"""Campaigns driven over a real store, without Ray: what is ordered, reused, shared, refused, and survives."""
+
+import pytest
+
+from tailfleet_coordinator import campaigns
+from tailfleet_coordinator.cluster.tasks import News
+from tailfleet_schema.board import BoardKind
+from tailfleet_schema.campaign import CampaignState, Objective, SweepSettings
+from tailfleet_schema.errors import Blame
+from tailfleet_schema.job import Failure, JobKind
+
+HALF = Objective(latency_share=0.9)
+SWEEP = SweepSettings(counts="all", rounds=2, calls=2)
+
+
+@pytest.fixture
+def virtual(lab):
+    return lab.board("modelled", BoardKind.VIRTUAL)
+
+
+def ask(lab, campaign_id, *boards, **request):
+    return lab.campaign(campaign_id, *boards, **{"sweep": SWEEP, **request})
+
+
+def status(lab, campaign_id="c1"):
+    return campaigns.status_of(lab.store, lab.store.get_campaign(campaign_id))
+
+
+def phases(lab, campaign_id="c1"):
+    return {(step.board, step.model): step.phase for step in status(lab, campaign_id).steps}
+
+
+def test_a_sweep_alone_ends_with_a_curve(lab, campaigning, virtual):
+    ask(lab, "c1", "modelled")
+    campaigning.run(virtual)
+    assert status(lab).state is CampaignState.DONE
+    (curve,) = lab.store.list_curves()
+    assert (curve.backend, curve.board_kind) == ("virtual", BoardKind.VIRTUAL)
+    assert campaigning.tasks.started == []
+    assert campaigns.report_of(lab.store, lab.store.get_campaign("c1")).rows == []
+
+
+def test_progress_counts_stored_keys(lab, campaigning, virtual):
+    ask(lab, "c1", "modelled")
+    campaigning.driver().advance()
+    job = lab.claim(virtual).job
+    lab.add(virtual, job, 1, lab.results_of(job)[:7])
+    (step,) = status(lab).steps
+    assert (step.phase, step.done, step.total) == ("sweep", 7, len(job.keys()))
+
+
+def test_the_whole_way_to_a_report(lab, campaigning, virtual):
+    ask(lab, "c1", "modelled", models=["tiny", "seeing"], methods=["topk", "tome"], objective=HALF)
+    campaigning.run(virtual)
+    assert status(lab).state is CampaignState.DONE
+    assert set(phases(lab).values()) == {"done"}
+    rows = campaigns.report_of(lab.store, lab.store.get_campaign("c1")).rows
+    assert [(row.model, row.method) for row in rows] == [
+        ("tiny", "topk"), ("tiny", "tome"), ("seeing", "topk"), ("seeing", "tome"),
+    ]  # fmt: skip
+    pruned = [row for row in rows if row.schedule_digest is not None]
+    assert pruned
+    for row in pruned:
+        assert row.board_kind == "virtual"
+        assert row.measured_ns < row.dense_ns
+        assert (row.top1_dense is None) == (row.model == "tiny")
+    verified = [job for job in lab.store.list_jobs("c1") if job.kind is JobKind.VERIFY]
+    assert {job.id for job in verified} >= set(lab.store.list_verify_jobs("c1").values()) != set()
+
+
+def test_a_driver_lost_at_every_look_changes_nothing(lab, campaigning, virtual):
+    far = lab.board("far", BoardKind.VIRTUAL, machine="machine-2")
+    ask(lab, "c1", "modelled", "far", objective=HALF)
+    # Its tasks are lost with it: plans are asked for again, and stored once.
+    for _ in range(4):
+        campaigning.driver().advance()
+        campaigning.tasks = type(campaigning.tasks)()
+        campaigning.play(virtual)
+        campaigning.play(far)
+    assert len(lab.store.list_plans("c1")) == 0
+    campaigning.run(virtual, far)
+    assert status(lab).state is CampaignState.DONE
+    assert [job.kind for job in lab.store.list_jobs("c1")].count(JobKind.SWEEP) == 2
+    assert {job.attempt for job in lab.store.list_jobs("c1")} == {1}
+    assert len(lab.store.list_plans("c1")) == 2
+
+
+def test_a_fitting_curve_is_reused_and_said_to_be(lab, campaigning, virtual):
+    ask(lab, "c1", "modelled")
+    campaigning.run(virtual)
+    ask(lab, "c2", "modelled", sweep=SweepSettings(counts="5,9", rounds=1, calls=1))
+    campaigning.run(campaign_id="c2")
+    (step,) = status(lab, "c2").steps
+    assert (step.phase, "reuses the curve of" in step.note) == ("done", True)
+    assert lab.store.list_jobs("c2") == []
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"sweep": SweepSettings(counts="all", rounds=3, calls=2)},
+        {"sweep": SweepSettings(counts="all", rounds=2, calls=3)},
+        {"sweep": SweepSettings(counts="all", rounds=2, calls=2, fresh=True)},
+        {"batch": 2},
+        {"methods": ["topk", "tome"]},
+    ],
+)
+def test_a_curve_that_does_not_fit_is_measured_again(lab, campaigning, virtual, request_):
+    ask(lab, "c1", "modelled")
+    campaigning.run(virtual)
+    ask(lab, "c2", "modelled", **request_)
+    campaigning.driver("c2").advance()
+    assert len(lab.store.list_jobs("c2")) == 1
+
+
+def test_a_board_that_changed_since_is_measured_again(lab, campaigning):
+    board = lab.board("nano")
+    ask(lab, "c1", "nano")
+    campaigning.run(board)
+    lab.store.see_board(board, lab.facts_of(torch="2.9"), None)
+    ask(lab, "c2", "nano")
+    campaigning.driver("c2").advance()
+    assert len(lab.store.list_jobs("c2")) == 1
+
+
+def test_a_profile_is_taken_once_for_all_boards_and_campaigns(lab, campaigning, virtual):
+    far = lab.board("far", BoardKind.VIRTUAL, machine="machine-2")
+    ask(lab, "c1", "modelled", "far", models=["seeing"], objective=HALF)
+    campaigning.run(virtual, far)
+    profiles = [count for name, count in campaigning.tasks.started if name.startswith("profile")]
+    assert len(profiles) == 1
+    ask(lab, "c2", "modelled", models=["seeing"], objective=HALF, planners=["optimal", "pomt-rule"])
+    campaigning.run(virtual, campaign_id="c2")
+    more = [count for name, count in campaigning.tasks.started if name.startswith("profile")][1:]
+    assert len(more) == 1
+    assert 0 < more[0] < profiles[0]
+    assert lab.sql("SELECT DISTINCT part FROM profiles ORDER BY part") == [("input",), ("loss",)]
+
+
+def test_a_profile_whose_process_dies_goes_on_where_it_was(lab, campaigning, virtual):
+    campaigning.tasks.crashes = 2
+    ask(lab, "c1", "modelled", models=["seeing"], objective=HALF)
+    campaigning.run(virtual)
+    counts = [count for name, count in campaigning.tasks.started if name.startswith("profile")]
+    assert len(counts) == 3
+    assert counts[0] > counts[1] > counts[2]
+    assert phases(lab) == {("modelled", "seeing"): "done"}
+
+
+@pytest.mark.parametrize("fault", ["crash", "refusal"])
+def test_a_hopeless_profile_fails_its_model_and_no_other(lab, campaigning, virtual, fault):
+    if fault == "crash":
+        campaigning.tasks._run = lambda name, work, run=campaigning.tasks._run: (
+            News(name, ended=True, crashed=True, failure=Failure("the process died", Blame.BUG))
+            if name.startswith("profile")
+            else run(name, work)
+        )
+    else:
+        campaigning.tasks.failure = Failure("the process died", Blame.CONFIGURATION)
+    ask(lab, "c1", "modelled", models=["seeing", "tiny"], objective=HALF)
+    campaigning.run(virtual)
+    assert phases(lab) == {("modelled", "seeing"): "failed", ("modelled", "tiny"): "done"}
+    assert status(lab).state is CampaignState.DONE
+    assert "the process died" in status(lab).steps[0].note
+
+
+def test_one_board_s_failure_stops_no_other(lab, campaigning, virtual):
+    broken = lab.board("broken", BoardKind.VIRTUAL, machine="machine-2")
+    ask(lab, "c1", "broken", "modelled", objective=HALF)
+    driver = campaigning.driver()
+    driver.advance()
+    campaigning.play(broken, fail=Failure("no torch", Blame.CONFIGURATION))
+    campaigning.run(virtual)
+    assert phases(lab) == {("broken", "tiny"): "failed", ("modelled", "tiny"): "done"}
+    assert status(lab).state is CampaignState.DONE
+    assert status(lab).steps[0].note == "no torch"
+
+
+def test_a_campaign_in_which_everything_failed_has_failed(lab, campaigning, virtual):
+    ask(lab, "c1", "modelled")
+    campaigning.driver().advance()
+    campaigning.play(virtual, fail=Failure("no torch", Blame.CONFIGURATION))
+    campaigning.run()
+    found = status(lab)
+    assert found.state is CampaignState.FAILED
+    assert found.failure == Failure("no torch", Blame.CONFIGURATION)
+
+
+def test_a_cancelled_campaign_orders_nothing_more(lab, campaigning, virtual):
+    ask(lab, "c1", "modelled", objective=HALF)
+    driver = campaigning.driver()
+    driver.advance()
+    campaigning.play(virtual)
+    lab.store.end_campaign("c1", CampaignState.CANCELLED)
+    assert not driver.advance()
+    assert campaigning.tasks.stopped
+    assert phases(lab) == {("modelled", "tiny"): "cancelled"}
+    assert len(lab.store.list_jobs("c1")) == 1
+
+
+def test_tasks_wait_while_their_own_machine_is_measured(lab, campaigning, virtual):
+    here = lab.board("here", machine="host-machine")
+    ask(lab, "c1", "modelled", models=["seeing"], objective=HALF)
+    lab.campaign("c9", "here")
+    job = lab.sweep("c9", here)
+    driver = campaigning.driver()
+    lab.claim(here)
+    for _ in range(5):
+        driver.advance()
+        campaigning.play(virtual)
+    assert campaigning.tasks.started == []
+    (step,) = status(lab).steps
+    assert step.phase == "profile"
+    assert "waits while this machine is measured" in step.note
+    lab.add(here, job, 1, lab.results_of(job))
+    lab.store.take_back_jobs(here)
+    lab.store.end_campaign("c9", CampaignState.CANCELLED)
+    campaigning.run(virtual)
+    assert phases(lab) == {("modelled", "seeing"): "done"}
+    assert lab.sql("SELECT holder FROM machine_uses WHERE holder LIKE 'task:%'") == []
+
+
+def test_a_board_that_is_away_is_waited_for_and_said_to_be(lab, campaigning):
+    lab.board("nano", seen=False)
+    ask(lab, "c1", "nano")
+    campaigning.driver().advance()
+    assert status(lab).steps[0].note == "waits for the board: never seen"
+
+
+def test_missing_images_fail_the_model_in_one_sentence(lab, campaigning, virtual):
+    for path in campaigning.artifacts._folder.iterdir():
+        path.unlink()
+    ask(lab, "c1", "modelled", models=["seeing"], objective=HALF)
+    campaigning.run(virtual)
+    assert phases(lab) == {("modelled", "seeing"): "failed"}
+    assert "there is no artifact" in status(lab).steps[0].note
+    assert lab.sql("SELECT count(*) FROM machine_uses WHERE holder LIKE 'task:%'") == [(0,)]

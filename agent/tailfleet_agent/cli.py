@@ -55,17 +55,28 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
 def enroll(options: Any) -> int:
     """Trade the enrolment token for a board token and remember it."""
-    config = Config(options.url.rstrip("/"), "", "", options.virtual, options.worker_python,
-                    os.path.abspath(options.ca) if options.ca else None)
+    config = Config(
+        options.url.rstrip("/"),
+        "",
+        "",
+        options.virtual,
+        options.worker_python,
+        os.path.abspath(options.ca) if options.ca else None,
+    )
     facts = board_facts(config)
     reply = Client(config.url, ca=config.ca).enroll(EnrolRequest(options.token, facts))
-    config_room.save(options.home, Config(config.url, reply.board, reply.board_token, config.virtual_profile,
-                                          config.worker_python, config.ca))
+    config_room.save(
+        options.home,
+        Config(config.url, reply.board, reply.board_token, config.virtual_profile, config.worker_python, config.ca),
+    )
     what = "virtual board ({})".format(options.virtual) if options.virtual else "board"
     print("enrolled as {} {} at {}".format(what, reply.board, config.url))
     if not options.virtual and facts.software.torch is None:
-        print("warning: {} cannot import torch: nothing can be measured until it can, or until another interpreter is"
-              " named with --worker-python".format(config.worker_python), file=sys.stderr)
+        print(
+            "warning: {} cannot import torch: nothing can be measured until it can, or until another interpreter is"
+            " named with --worker-python".format(config.worker_python),
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -76,8 +87,14 @@ def run(options: Any) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     with config_room.lock(options.home):
-        agent = Agent(options.home, config, Client(config.url, config.board_token, config.ca),
-                      lambda: board_facts(config), lambda: _telemetry(config), stopping)
+        agent = Agent(
+            options.home,
+            config,
+            Client(config.url, config.board_token, config.ca),
+            lambda: board_facts(config),
+            lambda: _telemetry(config),
+            stopping,
+        )
         logging.info("board %s asks %s for work", config.board, config.url)
         agent.run()
     return 0
@@ -97,8 +114,10 @@ def board_facts(config: Config) -> BoardFacts:
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=FACTS_SECONDS)
     except OSError as error:
-        raise TailfleetError("cannot start {}: {}".format(config.worker_python, error.strerror),
-                             mend="name the interpreter that has torch and timm with --worker-python")
+        raise TailfleetError(
+            "cannot start {}: {}".format(config.worker_python, error.strerror),
+            mend="name the interpreter that has torch and timm with --worker-python",
+        )
     except subprocess.TimeoutExpired:
         raise TailfleetError("{} did not tell its versions within {:.0f} s".format(config.worker_python, FACTS_SECONDS))
     text = done.stdout.decode("utf-8", "replace").strip()
@@ -122,14 +141,22 @@ def _parser() -> argparse.ArgumentParser:
     enroll_parser.add_argument("url", help="the coordinator, such as http://10.0.0.5:8765")
     enroll_parser.add_argument("--token", required=True, help="the enrolment token that the coordinator printed")
     enroll_parser.add_argument("--virtual", metavar="PROFILE", help="speak for a modelled board of this name")
-    enroll_parser.add_argument("--worker-python", default=sys.executable, metavar="PATH",
-                               help="the interpreter that has torch and timm (default: this one)")
+    enroll_parser.add_argument(
+        "--worker-python",
+        default=sys.executable,
+        metavar="PATH",
+        help="the interpreter that has torch and timm (default: this one)",
+    )
     enroll_parser.add_argument("--ca", metavar="FILE", help="certificates to trust for https")
     run_parser = commands.add_parser("run", help="ask for work, for ever")
     for one in (enroll_parser, run_parser):
-        one.add_argument("--home", default=config_room.DEFAULT_HOME, metavar="DIR",
-                         help="where this agent keeps its enrolment and its spool"
-                              " (default: $TAILFLEET_AGENT_HOME, else ~/.tailfleet/agent)")
+        one.add_argument(
+            "--home",
+            default=config_room.DEFAULT_HOME,
+            metavar="DIR",
+            help="where this agent keeps its enrolment and its spool"
+            " (default: $TAILFLEET_AGENT_HOME, else ~/.tailfleet/agent)",
+        )
     commands.add_parser("worker", help="the measured child; started by the agent itself")
     return parser
 

@@ -48,8 +48,10 @@ def load(home: str) -> Config:
         with open(name, "rb") as file:
             return codec.loads(Config, file.read(), "agent.json")
     except FileNotFoundError:
-        raise ConfigurationError("no board is enrolled in {}".format(path(home)),
-                                 mend="tailfleet board enroll NAME (on the coordinator) prints the line to paste here")
+        raise ConfigurationError(
+            "no board is enrolled in {}".format(path(home)),
+            mend="tailfleet board enroll NAME (on the coordinator) prints the line to paste here",
+        )
     except OSError as error:
         raise ConfigurationError("cannot read {}: {}".format(name, error.strerror))
     except DecodeError as error:
@@ -82,6 +84,7 @@ def lock(home: str) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise ConfigurationError("another agent already runs in {}".format(path(home)),
-                                 mend="give this one a folder of its own with --home")
+        raise ConfigurationError(
+            "another agent already runs in {}".format(path(home)), mend="give this one a folder of its own with --home"
+        )
     return file

@@ -49,9 +49,16 @@ class Agent:
     agent waits on, so that a test or a signal never has to wait for a clock.
     """
 
-    def __init__(self, home: str, config: Config, client: Client, facts: Callable[[], BoardFacts],
-                 telemetry: Callable[[], Optional[Telemetry]], stopping: threading.Event,
-                 command: Optional[List[str]] = None) -> None:
+    def __init__(
+        self,
+        home: str,
+        config: Config,
+        client: Client,
+        facts: Callable[[], BoardFacts],
+        telemetry: Callable[[], Optional[Telemetry]],
+        stopping: threading.Event,
+        command: Optional[List[str]] = None,
+    ) -> None:
         self._home = home
         self._config = config
         self._client = client
@@ -82,8 +89,14 @@ class Agent:
         lease = self._client.lease(LeaseRequest(facts, wait_seconds, self._telemetry())).lease
         if lease is None:
             return False
-        log.info("job %s, attempt %d: %s of %s, %d results known", lease.job.id, lease.attempt,
-                 lease.job.kind.value, lease.job.workload.model.name, len(lease.known))
+        log.info(
+            "job %s, attempt %d: %s of %s, %d results known",
+            lease.job.id,
+            lease.attempt,
+            lease.job.kind.value,
+            lease.job.workload.model.name,
+            len(lease.known),
+        )
         self.work(lease)
         return True
 
@@ -97,8 +110,11 @@ class Agent:
                     reply = self._client.finish(entry.job, finish)
                     log.info("job %s: %s", entry.job, reply.state)
             except LeaseLost:
-                log.warning("job %s, attempt %d is no longer this board's; its undelivered results are dropped",
-                            entry.job, entry.attempt)
+                log.warning(
+                    "job %s, attempt %d is no longer this board's; its undelivered results are dropped",
+                    entry.job,
+                    entry.attempt,
+                )
             except Refused as error:
                 # Asking again would be refused again; the job is given again by the coordinator.
                 log.error("job %s: the coordinator refuses its results: %s", entry.job, error.sentence)
@@ -143,17 +159,28 @@ class Agent:
             except Silence:
                 if time.monotonic() - heard > UNIT_SECONDS:
                     child.kill()
-                    return FinishRequest(lease.attempt, Outcome.FAILED, Failure(
-                        "the measured child said nothing for {:.0f} s".format(UNIT_SECONDS), Blame.LAB,
-                        child.log_tail()))
+                    return FinishRequest(
+                        lease.attempt,
+                        Outcome.FAILED,
+                        Failure(
+                            "the measured child said nothing for {:.0f} s".format(UNIT_SECONDS),
+                            Blame.LAB,
+                            child.log_tail(),
+                        ),
+                    )
                 if self._contact(entry):
                     child.kill()
                     return FinishRequest(lease.attempt, Outcome.CANCELLED)
                 contacted = time.monotonic()
                 continue
             except DecodeError as error:
-                return FinishRequest(lease.attempt, Outcome.FAILED, Failure(
-                    "the measured child wrote what is not an event: " + error.sentence, Blame.BUG, child.log_tail()))
+                return FinishRequest(
+                    lease.attempt,
+                    Outcome.FAILED,
+                    Failure(
+                        "the measured child wrote what is not an event: " + error.sentence, Blame.BUG, child.log_tail()
+                    ),
+                )
             heard = time.monotonic()
             if event is None:
                 return _died(lease.attempt, child)
@@ -219,5 +246,9 @@ def _died(attempt: int, child: Child) -> FinishRequest:
     if status < 0:
         sentence = "the measured child was ended by signal {}".format(-status)
         return FinishRequest(attempt, Outcome.INTERRUPTED, Failure(sentence, Blame.LAB, child.log_tail()))
-    return FinishRequest(attempt, Outcome.FAILED, Failure(
-        "the measured child ended with status {}".format(status), Blame.BUG, child.log_tail()), child.log_tail())
+    return FinishRequest(
+        attempt,
+        Outcome.FAILED,
+        Failure("the measured child ended with status {}".format(status), Blame.BUG, child.log_tail()),
+        child.log_tail(),
+    )

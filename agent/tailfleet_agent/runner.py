@@ -33,15 +33,22 @@ class Silence(Exception):
 class Child:
     """One run of the measured child; a context manager that leaves no process behind."""
 
-    def __init__(self, command: List[str], order: WorkerOrder, log_path: str,
-                 environment: Optional[Dict[str, str]] = None) -> None:
+    def __init__(
+        self, command: List[str], order: WorkerOrder, log_path: str, environment: Optional[Dict[str, str]] = None
+    ) -> None:
         os.makedirs(os.path.dirname(log_path), exist_ok=True)
         self._log_path = log_path
         with open(log_path, "ab") as log:
             try:
                 # A session of its own: a signal to its group reaches all that it started, and none else.
-                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                                                 env=environment, start_new_session=True)
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=True,
+                )
             except OSError as error:
                 raise LabError("the measured child cannot be started: {}: {}".format(command[0], error.strerror))
         self._buffer = b""

@@ -22,5 +22,13 @@ from tailfleet_reduce.apply import METHODS, ReducedModel, apply
 from tailfleet_reduce.method import Method, TokenState
 
 __all__ = [
-    "METHODS", "Anatomy", "BlockAnatomy", "Method", "ModelRefused", "ReducedModel", "TokenState", "apply", "dissect",
+    "METHODS",
+    "Anatomy",
+    "BlockAnatomy",
+    "Method",
+    "ModelRefused",
+    "ReducedModel",
+    "TokenState",
+    "apply",
+    "dissect",
 ]

@@ -24,8 +24,22 @@ _ATTENTION = cast(Any, timm_vit).Attention
 
 _MODELS = (timm_vit.VisionTransformer, VisionTransformerDistilled)
 _MODEL_METHODS = ("forward", "forward_features", "forward_head", "_pos_embed", "pool")
-_MODEL_PARTS = frozenset(["patch_embed", "pos_drop", "patch_drop", "norm_pre", "blocks", "norm", "attn_pool", "fc_norm",
-                          "head_drop", "head", "head_dist", "pre_logits"])
+_MODEL_PARTS = frozenset(
+    [
+        "patch_embed",
+        "pos_drop",
+        "patch_drop",
+        "norm_pre",
+        "blocks",
+        "norm",
+        "attn_pool",
+        "fc_norm",
+        "head_drop",
+        "head",
+        "head_dist",
+        "pre_logits",
+    ]
+)
 _BLOCK_PARTS = frozenset(["norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2"])
 _ATTENTION_PARTS = frozenset(["qkv", "q_norm", "k_norm", "attn_drop", "norm", "gate", "proj", "proj_drop"])
 
@@ -142,7 +156,8 @@ class Anatomy:
         self.prefix = int(self._model.num_prefix_tokens)
         self.has_class_token = self._model.cls_token is not None
         self.blocks: List[BlockAnatomy] = [
-            BlockAnatomy(block, self.prefix, self.has_class_token) for block in self._model.blocks]
+            BlockAnatomy(block, self.prefix, self.has_class_token) for block in self._model.blocks
+        ]
 
     @property
     def depth(self) -> int:
@@ -173,9 +188,17 @@ class Anatomy:
             if height != width:
                 raise ModelRefused("its {} are {} × {}, not square".format(what, height, width))
         return Geometry(
-            depth=self.depth, dim=model.embed_dim, heads=block.attn.num_heads, mlp_dim=block.mlp.fc2.in_features,
-            tokens=embed.num_patches + self.prefix, prefix=self.prefix, image_size=embed.img_size[0],
-            patch_size=embed.patch_size[0], channels=embed.proj.in_channels, classes=model.num_classes)
+            depth=self.depth,
+            dim=model.embed_dim,
+            heads=block.attn.num_heads,
+            mlp_dim=block.mlp.fc2.in_features,
+            tokens=embed.num_patches + self.prefix,
+            prefix=self.prefix,
+            image_size=embed.img_size[0],
+            patch_size=embed.patch_size[0],
+            channels=embed.proj.in_channels,
+            classes=model.num_classes,
+        )
 
 
 def dissect(model: nn.Module) -> Anatomy:
@@ -214,4 +237,5 @@ def _refusal(model: nn.Module, why: str) -> ModelRefused:
     kind = type(model)
     return ModelRefused(
         "{}.{} cannot be reduced: {}".format(kind.__module__, kind.__name__, why),
-        "use a timm VisionTransformer or VisionTransformerDistilled with the plain pre-norm Block")
+        "use a timm VisionTransformer or VisionTransformerDistilled with the plain pre-norm Block",
+    )

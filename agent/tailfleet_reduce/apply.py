@@ -43,8 +43,9 @@ class ReducedModel(nn.Module):
         """Logits. Raises ``ScheduleError`` for images that become another number of tokens."""
         x = self._anatomy.embed(images)  # (B, N, C)
         if x.shape[1] != self.schedule.tokens:
-            raise ScheduleError("the schedule expects {} tokens, these images become {}".format(
-                self.schedule.tokens, x.shape[1]))
+            raise ScheduleError(
+                "the schedule expects {} tokens, these images become {}".format(self.schedule.tokens, x.shape[1])
+            )
         state = TokenState()
         for number, (block, kept) in enumerate(zip(self._anatomy.blocks, self.schedule.keep)):
             if self._method is not None and kept < x.shape[1]:
@@ -72,8 +73,9 @@ def apply(model: nn.Module, schedule: Schedule, name: Optional[str] = None) -> R
 def _method(schedule: Schedule) -> Method:
     method = METHODS.get(schedule.method)
     if method is None or method.placement != MID:
-        raise ScheduleError("this tailfleet cannot reduce by method {!r}".format(schedule.method),
-                            "install the newest tailfleet")
+        raise ScheduleError(
+            "this tailfleet cannot reduce by method {!r}".format(schedule.method), "install the newest tailfleet"
+        )
     if schedule.parameters:
         raise ScheduleError("method {!r} has no parameter {!r}".format(schedule.method, sorted(schedule.parameters)[0]))
     return method

@@ -16,8 +16,15 @@ class Evidence:
     """The attention of one block, as a method may look at it. Costly parts are computed when asked for, once."""
 
     def __init__(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, bias: Optional[torch.Tensor],
-        prefix: int, has_class_token: bool, sizes: Optional[torch.Tensor],
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        scale: float,
+        bias: Optional[torch.Tensor],
+        prefix: int,
+        has_class_token: bool,
+        sizes: Optional[torch.Tensor],
     ) -> None:
         self.q = q  # (B, H, N, d), normed where the model norms it, not scaled
         self.k = k  # (B, H, N, d), normed where the model norms it

@@ -44,7 +44,7 @@ class Merging(Reduction):
         similarity = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)  # (B, |A|, |B|)
         # Prefix tokens come first: ⌈P/2⌉ of them are in A, ⌊P/2⌋ in B.
         self._prefix_a, self._prefix_b = (prefix + 1) // 2, prefix // 2
-        best = similarity[:, self._prefix_a:, self._prefix_b:].max(2)  # unprotected alone: (B, a) each
+        best = similarity[:, self._prefix_a :, self._prefix_b :].max(2)  # unprotected alone: (B, a) each
         order = best.values.argsort(dim=1, descending=True)
         source = order[:, :merged]  # (B, r) among the unprotected of A
         target = best.indices.gather(1, source)  # (B, r) among the unprotected of B
@@ -57,7 +57,7 @@ class Merging(Reduction):
             size_b = torch.ones((), device=metric.device, dtype=metric.dtype)  # broadcasts to (B, b)
         else:
             weight = weight * size[:, ::2].gather(1, self._source)[:, None]
-            size_b = size[:, 1::2][:, self._prefix_b:]
+            size_b = size[:, 1::2][:, self._prefix_b :]
         self._size = size
         self._total = weight.sum(2) + size_b  # (B, b): sizes of B after merging
         self._share_b = (size_b / self._total).unsqueeze(2)  # (B, b, 1)
@@ -65,9 +65,9 @@ class Merging(Reduction):
 
     def tokens(self, x: torch.Tensor) -> torch.Tensor:
         """(B, N, C) → (B, m, C)."""
-        a, b = x[:, ::2], x[:, 1::2][:, self._prefix_b:]
+        a, b = x[:, ::2], x[:, 1::2][:, self._prefix_b :]
         joined = self._share_source.to(x.dtype) @ gather_tokens(a, self._source) + b * self._share_b.to(x.dtype)
-        prefix = x[:, :self._prefix_a + self._prefix_b]
+        prefix = x[:, : self._prefix_a + self._prefix_b]
         return torch.cat([prefix, gather_tokens(a, self._unmerged), joined], 1)
 
     def sizes(self) -> torch.Tensor:

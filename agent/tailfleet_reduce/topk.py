@@ -33,7 +33,7 @@ def scores(evidence: Evidence) -> torch.Tensor:
         row = evidence.class_row().mean(1)  # (B, N)
     else:
         row = evidence.probabilities().mean(1).mean(1)
-    return row[:, evidence.prefix:]
+    return row[:, evidence.prefix :]
 
 
 class Selection(Reduction):

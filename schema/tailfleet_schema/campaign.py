@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Failure
@@ -11,7 +11,8 @@ METHODS = ("topk", "pomt", "tome")
 """Reducing methods that can be planned."""
 
 PLANNERS = ("optimal", "pomt-rule")
-"""``optimal``: exact search over one or more reducing blocks. ``pomt-rule``: the published one-block rule."""
+"""``optimal``: exact search over one or more reducing blocks, for every method. ``pomt-rule``: the published
+one-block rule, for the method ``pomt`` that it was published with."""
 
 
 class CampaignState(Enum):
@@ -29,8 +30,9 @@ class Objective:
 
     With ``max_accuracy_drop`` (percentage points of top-1): the fastest schedule that loses no more. With
     a latency budget, as a share of dense or in nanoseconds: the schedule within it that loses least. With
-    both: the fastest within both for models that have labelled images; models without are planned by the
-    latency budget alone. With ``utility_alpha`` = α: argmax of α·(1 − L/L_dense) + (1 − α)·A/A_dense.
+    both: models that have labelled images get the fastest schedule that loses no more, and the verdict says
+    whether that meets the budget; models without are planned by the budget alone.
+    With ``utility_alpha`` = α: argmax of α·(1 − L/L_dense) + (1 − α)·A/A_dense.
     """
 
     max_accuracy_drop: Optional[float] = None
@@ -74,8 +76,9 @@ class SweepSettings:
         if self.counts not in ("all", "auto"):
             parts = self.counts.split(",")
             if not all(part.strip().isdigit() and int(part) >= 1 for part in parts):
-                raise InputError("counts must be all, auto, or token counts separated by commas, not {!r}".format(
-                    self.counts))
+                raise InputError(
+                    "counts must be all, auto, or token counts separated by commas, not {!r}".format(self.counts)
+                )
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,17 @@ class CampaignRequest:
                 raise InputError("{} names something twice".format(name))
         if self.batch < 1:
             raise InputError("batch must be at least 1")
+        if "pomt-rule" in self.planners and "pomt" not in self.methods:
+            raise InputError("planner pomt-rule plans for the method pomt, which is not among the methods")
+
+    def plans(self) -> List[Tuple[str, str]]:
+        """Every (planner, method) that is planned for each board × model, in the order of the report."""
+        return [
+            (planner, method)
+            for planner in self.planners
+            for method in self.methods
+            if planner != "pomt-rule" or method == "pomt"
+        ]
 
 
 @dataclass(frozen=True)

@@ -192,8 +192,14 @@ def _join(path: str, key: str) -> str:
 def _name(data: Any) -> str:
     if data is None:
         return "null"
-    for kind, name in ((bool, "true or false"), (int, "a whole number"), (float, "a number"), (str, "a text"),
-                       (list, "a list"), (dict, "an object")):
+    for kind, name in (
+        (bool, "true or false"),
+        (int, "a whole number"),
+        (float, "a number"),
+        (str, "a text"),
+        (list, "a list"),
+        (dict, "an object"),
+    ):
         if isinstance(data, kind):
             return name
     return type(data).__name__

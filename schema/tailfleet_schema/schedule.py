@@ -68,8 +68,11 @@ class Schedule:
                 raise ScheduleError("keep[{}] = {}, but only {} tokens arrive".format(block, kept, arriving))
             least = smallest_reachable(self.method, arriving, self.prefix)
             if kept < least:
-                raise ScheduleError("keep[{}] = {}, but {} can leave no fewer than {} of {} tokens in one block".format(
-                    block, kept, self.method, least, arriving))
+                raise ScheduleError(
+                    "keep[{}] = {}, but {} can leave no fewer than {} of {} tokens in one block".format(
+                        block, kept, self.method, least, arriving
+                    )
+                )
             arriving = kept
 
     @property
@@ -97,11 +100,15 @@ class Schedule:
         if self.model != model:
             raise ScheduleError("the schedule was made for model {!r}, not for {!r}".format(self.model, model))
         if len(self.keep) != geometry.depth:
-            raise ScheduleError("the schedule has {} blocks, model {!r} has {}".format(
-                len(self.keep), model, geometry.depth))
+            raise ScheduleError(
+                "the schedule has {} blocks, model {!r} has {}".format(len(self.keep), model, geometry.depth)
+            )
         if (self.tokens, self.prefix) != (geometry.tokens, geometry.prefix):
-            raise ScheduleError("the schedule expects {} tokens, {} of them prefix; model {!r} has {} and {}".format(
-                self.tokens, self.prefix, model, geometry.tokens, geometry.prefix))
+            raise ScheduleError(
+                "the schedule expects {} tokens, {} of them prefix; model {!r} has {} and {}".format(
+                    self.tokens, self.prefix, model, geometry.tokens, geometry.prefix
+                )
+            )
 
 
 def dense(model: str, geometry: Geometry) -> Schedule:
@@ -118,12 +125,14 @@ def block_flops(dim: int, mlp_dim: int, tokens: int, mlp_tokens: int) -> int:
 def flops_per_block(schedule: Schedule, geometry: Geometry) -> List[int]:
     """Multiply-adds of each block under ``schedule``, for one image; scoring and reduction are left out."""
     mid = PLACEMENT[schedule.method] == MID
-    return [block_flops(geometry.dim, geometry.mlp_dim, n, m if mid else n)
-            for n, m in zip(schedule.entering, schedule.keep)]
+    return [
+        block_flops(geometry.dim, geometry.mlp_dim, n, m if mid else n)
+        for n, m in zip(schedule.entering, schedule.keep)
+    ]
 
 
 def flops(schedule: Schedule, geometry: Geometry) -> int:
     """Multiply-adds of the whole model for one image: blocks, patch embedding and classification head."""
     patches = geometry.tokens - geometry.prefix
-    embed = patches * geometry.channels * geometry.patch_size ** 2 * geometry.dim
+    embed = patches * geometry.channels * geometry.patch_size**2 * geometry.dim
     return sum(flops_per_block(schedule, geometry)) + embed + geometry.dim * geometry.classes

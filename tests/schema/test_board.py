@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+
 from tailfleet_schema.board import BoardFacts, BoardKind, Hardware, Software, fingerprint
 from tailfleet_schema.errors import InputError
 

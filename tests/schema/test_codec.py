@@ -4,6 +4,7 @@ from enum import Enum
 from typing import Any, Dict, List, Optional
 
 import pytest
+
 from tailfleet_schema import codec
 from tailfleet_schema.errors import DecodeError, InputError
 

@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+
 from tailfleet_schema import schedule
 from tailfleet_schema.campaign import CampaignRequest, Objective, SweepSettings
 from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
@@ -96,11 +97,17 @@ def test_an_oom_result_needs_no_calls():
         (lambda: CampaignRequest(["m", "m"], ["b"]), "models names something twice"),
         (lambda: CampaignRequest(["m"], ["b"], methods=["magic"]), "unknown name in methods: 'magic'"),
         (lambda: CampaignRequest(["m"], ["b"], planners=["best"]), "unknown name in planners"),
+        (lambda: CampaignRequest(["m"], ["b"], ["topk"], ["pomt-rule"]), "pomt, which is not among the methods"),
     ],
 )
 def test_a_request_that_cannot_be_meant_is_refused(make, words):
     with pytest.raises(InputError, match=words):
         make()
+
+
+def test_the_published_rule_is_planned_for_its_own_method_alone():
+    request = CampaignRequest(["m"], ["b"], ["topk", "pomt"], ["optimal", "pomt-rule"])
+    assert request.plans() == [("optimal", "topk"), ("optimal", "pomt"), ("pomt-rule", "pomt")]
 
 
 def test_frozen():

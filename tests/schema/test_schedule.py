@@ -1,4 +1,5 @@
 import pytest
+
 from tailfleet_schema import codec, schedule
 from tailfleet_schema.errors import ScheduleError
 from tailfleet_schema.schedule import Schedule, flops, flops_per_block, smallest_reachable

@@ -32,8 +32,9 @@ from tailfleet_schema.board import BoardFacts, BoardKind, Hardware, Software, Te
 __all__ = ["read_facts", "read_telemetry"]
 
 
-def read_facts(kind: BoardKind, virtual_profile: Optional[str], child_facts: Dict[str, Any],
-               root: str = "/") -> BoardFacts:
+def read_facts(
+    kind: BoardKind, virtual_profile: Optional[str], child_facts: Dict[str, Any], root: str = "/"
+) -> BoardFacts:
     """Hardware and software of this board; of a virtual one, the modelled hardware that ``child_facts`` tells.
 
     ``machine_id`` is that of the machine the agent runs on, for virtual boards too: whoever measures that machine
@@ -54,15 +55,21 @@ def read_facts(kind: BoardKind, virtual_profile: Optional[str], child_facts: Dic
         cpu_cores=told("cpu_cores", processor.cores if processor else os.cpu_count() or 1),
         memory_bytes=told("memory_bytes", amounts.total_bytes if amounts else 0),
         soc=told("soc", _read(device_tree, root) if physical else None),
-        gpu=told("gpu"), gpu_sms=told("gpu_sms"), gpu_memory_bytes=told("gpu_memory_bytes"),
+        gpu=told("gpu"),
+        gpu_sms=told("gpu_sms"),
+        gpu_memory_bytes=told("gpu_memory_bytes"),
     )
     software = Software(
         os=told("os", (_read(os_release, root) if physical else None) or platform.system() or "unknown"),
         kernel=(_kernel(root) if physical else "modelled"),
-        python=platform.python_version(), agent=__version__,
+        python=platform.python_version(),
+        agent=__version__,
         l4t=_read(l4t, root) if physical else None,
         driver=_read(nvidia_driver, root) if physical else None,
-        cuda=told("cuda"), cudnn=told("cudnn"), torch=told("torch"), timm=told("timm"),
+        cuda=told("cuda"),
+        cudnn=told("cudnn"),
+        torch=told("torch"),
+        timm=told("timm"),
         onnxruntime=told("onnxruntime"),
     )
     return BoardFacts(kind, hardware, software, virtual_profile)

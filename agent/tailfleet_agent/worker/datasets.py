@@ -44,11 +44,13 @@ class Images:
         images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2)  # (n, 1 or 3, h, w)
         if images.shape[1] != geometry.channels:
             if images.shape[1] != 1:
-                raise InputError("the images have {} channels, the model takes {}".format(
-                    images.shape[1], geometry.channels))
+                raise InputError(
+                    "the images have {} channels, the model takes {}".format(images.shape[1], geometry.channels)
+                )
             images = images.expand(-1, geometry.channels, -1, -1)
         images = functional.interpolate(
-            images, size=(geometry.image_size, geometry.image_size), mode="bilinear", align_corners=False)
+            images, size=(geometry.image_size, geometry.image_size), mode="bilinear", align_corners=False
+        )
         return (images - self.mean) / self.std
 
 
@@ -61,8 +63,10 @@ def read_artifact(artifacts_dir: str, sha256: str, what: str) -> bytes:
     except OSError as error:
         raise LabError("{} is not on this board: {}".format(what, error))
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise LabError("{} is damaged: its bytes do not have the sha256 {}".format(what, sha256[:12]),
-                       "remove {} and start the job again".format(path))
+        raise LabError(
+            "{} is damaged: its bytes do not have the sha256 {}".format(what, sha256[:12]),
+            "remove {} and start the job again".format(path),
+        )
     return content
 
 

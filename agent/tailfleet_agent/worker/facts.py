@@ -16,7 +16,8 @@ def read(virtual_profile: Optional[str] = None) -> Dict[str, Any]:
     ``memory_bytes``, ``os``. Raises ``InputError`` for an unknown profile.
     """
     facts: Dict[str, Any] = dict.fromkeys(
-        ("torch", "timm", "cuda", "cudnn", "onnxruntime", "gpu", "gpu_sms", "gpu_memory_bytes"))
+        ("torch", "timm", "cuda", "cudnn", "onnxruntime", "gpu", "gpu_sms", "gpu_memory_bytes")
+    )
     if virtual_profile is not None:
         facts.update(_virtual(virtual_profile))
         return facts
@@ -30,8 +31,12 @@ def read(virtual_profile: Optional[str] = None) -> Dict[str, Any]:
     if torch.cuda.is_available():
         cudnn = torch.backends.cudnn.version()
         gpu = torch.cuda.get_device_properties(0)
-        facts.update(cudnn=None if cudnn is None else str(cudnn), gpu=gpu.name, gpu_sms=gpu.multi_processor_count,
-                     gpu_memory_bytes=gpu.total_memory)
+        facts.update(
+            cudnn=None if cudnn is None else str(cudnn),
+            gpu=gpu.name,
+            gpu_sms=gpu.multi_processor_count,
+            gpu_memory_bytes=gpu.total_memory,
+        )
     return facts
 
 
@@ -40,9 +45,17 @@ def _virtual(name: str) -> Dict[str, Any]:
 
     board = profile(name)
     stack = "torch 1.10, no fused attention" if not board.fused_attention else "torch 2, fused attention"
-    return {"gpu": board.gpu, "gpu_sms": board.sms, "gpu_memory_bytes": board.memory_bytes, "soc": board.title,
-            "architecture": board.architecture, "cpu": board.cpu, "cpu_cores": board.cpu_cores,
-            "memory_bytes": board.memory_bytes, "os": "modelled ({})".format(stack)}
+    return {
+        "gpu": board.gpu,
+        "gpu_sms": board.sms,
+        "gpu_memory_bytes": board.memory_bytes,
+        "soc": board.title,
+        "architecture": board.architecture,
+        "cpu": board.cpu,
+        "cpu_cores": board.cpu_cores,
+        "memory_bytes": board.memory_bytes,
+        "os": "modelled ({})".format(stack),
+    }
 
 
 def _module(name: str) -> Any:

@@ -31,8 +31,10 @@ class Split:
             raise InputError("the job judges predictions, but carries no dataset")
         images = datasets.load(job.dataset, artifacts_dir, split, job.images)
         kind = models.TORCH_DTYPES[dtype]
-        self.batches = [batch.to(device=device, dtype=kind)
-                        for batch in torch.split(images.inputs(job.workload.model.geometry), BATCH)]
+        self.batches = [
+            batch.to(device=device, dtype=kind)
+            for batch in torch.split(images.inputs(job.workload.model.geometry), BATCH)
+        ]
         self.labels = images.labels  # (images,) int64
         self._anatomy = anatomy
         self._dense: Optional[torch.Tensor] = None
@@ -100,7 +102,8 @@ class Judge:
     def _split(self, name: str) -> Split:
         if name not in self._splits:
             self._splits[name] = Split(
-                self._anatomy, self._job, self._artifacts_dir, name, self._device, self._job.workload.dtype)
+                self._anatomy, self._job, self._artifacts_dir, name, self._device, self._job.workload.dtype
+            )
         return self._splits[name]
 
     def _scheduled(self, unit: Unit, split: Split) -> torch.Tensor:
@@ -118,8 +121,9 @@ class Judge:
         if not 0 <= unit.block < anatomy.depth:
             raise InputError("there is no block {}; the model has {}".format(unit.block, anatomy.depth))
         if unit.tokens != geometry.tokens:
-            raise InputError("{} tokens enter every block of the dense model, not {}".format(
-                geometry.tokens, unit.tokens))
+            raise InputError(
+                "{} tokens enter every block of the dense model, not {}".format(geometry.tokens, unit.tokens)
+            )
         least = smallest_reachable(unit.label, unit.tokens, geometry.prefix)
         if unit.label not in METHODS or not least <= unit.kept:
             raise InputError("{} cannot leave {} of {} tokens".format(unit.label, unit.kept, unit.tokens))
@@ -130,7 +134,7 @@ class Judge:
             state = TokenState()
             block = anatomy.blocks[unit.block]
             x = block.mlp(block.attention_reduce(x, METHODS[unit.label], unit.kept, state))
-            for block in anatomy.blocks[unit.block + 1:]:
+            for block in anatomy.blocks[unit.block + 1 :]:
                 x = block.mlp(block.attention(x, state))
             logits.append(anatomy.head(x))
         return collect(logits)
@@ -151,7 +155,7 @@ class Judge:
             order = torch.rand(x.shape[0], x.shape[1] - anatomy.prefix, generator=generator).argsort(1)
             chosen = order[:, :patches].sort(1).values.to(x.device) + anatomy.prefix  # (B, n - P)
             kept = x.gather(1, chosen.unsqueeze(-1).expand(-1, -1, x.shape[2]))
-            x = torch.cat([x[:, :anatomy.prefix], kept], 1)
+            x = torch.cat([x[:, : anatomy.prefix], kept], 1)
             for block in anatomy.blocks:
                 x = block.module(x)
             logits.append(anatomy.head(x))
@@ -170,7 +174,11 @@ def compare(logits: torch.Tensor, dense: torch.Tensor, labels: torch.Tensor, com
     log_dense, log_reduced = dense.double().log_softmax(1), logits.double().log_softmax(1)
     divergence = (log_dense.exp() * (log_dense - log_reduced)).sum(1).mean()
     return Judgement(
-        images=len(right), correct=sum(right), agreeing=int((guess == dense.argmax(1)).sum()),
+        images=len(right),
+        correct=sum(right),
+        agreeing=int((guess == dense.argmax(1)).sum()),
         # Never negative but for rounding.
-        kl_nats=max(0.0, float(divergence)), computed_on=computed_on,
-        correct_bits="".join("1" if hit else "0" for hit in right))
+        kl_nats=max(0.0, float(divergence)),
+        computed_on=computed_on,
+        correct_bits="".join("1" if hit else "0" for hit in right),
+    )

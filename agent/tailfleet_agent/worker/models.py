@@ -21,12 +21,34 @@ OWN_CLASS = "VisionTransformer"
 
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-ARGUMENTS = frozenset([
-    "img_size", "patch_size", "in_chans", "num_classes", "global_pool", "embed_dim", "depth", "num_heads",
-    "mlp_ratio", "qkv_bias", "qk_norm", "scale_attn_norm", "scale_mlp_norm", "proj_bias", "init_values",
-    "class_token", "pos_embed", "no_embed_class", "reg_tokens", "pre_norm", "final_norm", "fc_norm",
-    "pool_include_prefix", "distilled",
-])
+ARGUMENTS = frozenset(
+    [
+        "img_size",
+        "patch_size",
+        "in_chans",
+        "num_classes",
+        "global_pool",
+        "embed_dim",
+        "depth",
+        "num_heads",
+        "mlp_ratio",
+        "qkv_bias",
+        "qk_norm",
+        "scale_attn_norm",
+        "scale_mlp_norm",
+        "proj_bias",
+        "init_values",
+        "class_token",
+        "pos_embed",
+        "no_embed_class",
+        "reg_tokens",
+        "pre_norm",
+        "final_norm",
+        "fc_norm",
+        "pool_include_prefix",
+        "distilled",
+    ]
+)
 """What a spec may set. timm's others name files, downloads or classes (``checkpoint_path`` unpickles)."""
 
 
@@ -47,8 +69,9 @@ def build(spec: ModelSpec, artifacts_dir: str, seed: int, device: str = "cpu", d
         _load(model, read_arrays(read_artifact(artifacts_dir, spec.checkpoint_sha256, what), what), what)
     geometry = dissect(model).geometry()
     if geometry != spec.geometry:
-        raise InputError("model {!r} has the geometry {}, but its spec says {}".format(
-            spec.name, geometry, spec.geometry))
+        raise InputError(
+            "model {!r} has the geometry {}, but its spec says {}".format(spec.name, geometry, spec.geometry)
+        )
     model.requires_grad_(False)
     return model.eval().to(device=device, dtype=TORCH_DTYPES[dtype])
 
@@ -58,15 +81,18 @@ def _architecture(spec: ModelSpec) -> nn.Module:
     if unknown:
         raise InputError("model {!r} sets {}, which a spec may not".format(spec.name, ", ".join(unknown)))
     if spec.architecture != OWN_CLASS and not timm.is_model(spec.architecture):
-        raise InputError("timm {} knows no architecture {!r}".format(timm.__version__, spec.architecture),
-                         "install a newer timm on the board, or choose another model")
+        raise InputError(
+            "timm {} knows no architecture {!r}".format(timm.__version__, spec.architecture),
+            "install a newer timm on the board, or choose another model",
+        )
     try:
         if spec.architecture == OWN_CLASS:
             return VisionTransformer(**spec.arguments)  # type: ignore[no-any-return]
         return timm.create_model(spec.architecture, pretrained=False, **spec.arguments)  # type: ignore[no-any-return]
     except (TypeError, ValueError, AssertionError, KeyError, RuntimeError) as error:
-        raise InputError("timm {} cannot build {!r} with {}: {}".format(
-            timm.__version__, spec.architecture, spec.arguments, error))
+        raise InputError(
+            "timm {} cannot build {!r} with {}: {}".format(timm.__version__, spec.architecture, spec.arguments, error)
+        )
 
 
 def _load(model: nn.Module, arrays: Dict[str, "np.ndarray[Any, Any]"], what: str) -> None:
@@ -74,14 +100,22 @@ def _load(model: nn.Module, arrays: Dict[str, "np.ndarray[Any, Any]"], what: str
     expected = model.state_dict()
     missing, unknown = sorted(set(expected) - set(arrays)), sorted(set(arrays) - set(expected))
     if missing or unknown:
-        raise InputError("{} does not fit: {}".format(what, "; ".join(
-            "{} {}".format(word, ", ".join(names[:4]) + (" …" if len(names) > 4 else ""))
-            for word, names in (("missing", missing), ("unknown", unknown)) if names)))
+        raise InputError(
+            "{} does not fit: {}".format(
+                what,
+                "; ".join(
+                    "{} {}".format(word, ", ".join(names[:4]) + (" …" if len(names) > 4 else ""))
+                    for word, names in (("missing", missing), ("unknown", unknown))
+                    if names
+                ),
+            )
+        )
     for name, target in expected.items():
         array = arrays[name]
         if array.shape != tuple(target.shape) or array.dtype.kind not in "fiub":
-            raise InputError("{} does not fit: {} is {} {}, not {}".format(
-                what, name, array.dtype, array.shape, tuple(target.shape)))
+            raise InputError(
+                "{} does not fit: {} is {} {}, not {}".format(what, name, array.dtype, array.shape, tuple(target.shape))
+            )
     model.load_state_dict({name: torch.from_numpy(array).to(expected[name].dtype) for name, array in arrays.items()})
 
 

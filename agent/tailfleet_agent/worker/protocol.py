@@ -98,11 +98,14 @@ class _Session:
             return Judge(job, order.artifacts, computed_on, device="cpu" if computed_on == "host" else _device()).judge
 
         results = run.run(
-            job, run.visits(job, [key.as_tuple() for key in order.known]),
-            lambda: open_backend(job, order.artifacts, profile or ""), open_judge,
+            job,
+            run.visits(job, [key.as_tuple() for key in order.known]),
+            lambda: open_backend(job, order.artifacts, profile or ""),
+            open_judge,
             # The state of the machine that computes a virtual board's latencies says nothing about that board.
             probes.read_telemetry if profile is None else lambda: None,
-            lambda words: self._emit(WorkerEvent(note=words)))
+            lambda words: self._emit(WorkerEvent(note=words)),
+        )
         for result in results:
             self._emit(WorkerEvent(result=result))
             if order.handshake and self._orders.readline().strip() != b"go":
@@ -140,8 +143,11 @@ def _failure(error: Exception) -> Any:
         return Failure(sentence, error.blame, detail)
     missing = (getattr(error, "name", None) or "").split(".")[0]
     if isinstance(error, ImportError) and missing in _PACKAGES:
-        return Failure("{} is not installed for {}; mend: {}".format(missing, sys.executable, install_command()),
-                       Blame.CONFIGURATION, detail)
+        return Failure(
+            "{} is not installed for {}; mend: {}".format(missing, sys.executable, install_command()),
+            Blame.CONFIGURATION,
+            detail,
+        )
     if isinstance(error, MemoryError):
         return Failure("the board has too little memory to build the model", Blame.LAB, detail)
     return Failure("the measured child failed: {}: {}".format(type(error).__name__, error), Blame.BUG, detail)

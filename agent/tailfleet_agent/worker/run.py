@@ -43,9 +43,15 @@ def visits(job: Job, known: Iterable[UnitKey] = ()) -> List[Visit]:
     return [(unit, round_number) for unit, round_number in ordered if unit.key(round_number) not in done]
 
 
-def run(job: Job, todo: List[Visit], open_backend: Callable[[], Backend], open_judge: Callable[[], Judging],
-        read_telemetry: Callable[[], Optional[Telemetry]], note: Callable[[str], None] = lambda words: None,
-        now: Callable[[], float] = time.monotonic) -> Iterator[UnitResult]:
+def run(
+    job: Job,
+    todo: List[Visit],
+    open_backend: Callable[[], Backend],
+    open_judge: Callable[[], Judging],
+    read_telemetry: Callable[[], Optional[Telemetry]],
+    note: Callable[[str], None] = lambda words: None,
+    now: Callable[[], float] = time.monotonic,
+) -> Iterator[UnitResult]:
     """Yield the result of every visit in ``todo``, in that order.
 
     ``open_backend`` and ``open_judge`` are called once each, when a first timed or judged unit needs them. A unit

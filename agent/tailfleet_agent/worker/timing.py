@@ -58,8 +58,14 @@ def timed_block(clock: Any, call: Call, calls: int) -> List[int]:
             gc.enable()
 
 
-def warm_up(clock: Any, call: Call, most_seconds: float = 5.0, window: int = 3, tolerance: float = 0.02,
-            now: Callable[[], float] = time.monotonic) -> int:
+def warm_up(
+    clock: Any,
+    call: Call,
+    most_seconds: float = 5.0,
+    window: int = 3,
+    tolerance: float = 0.02,
+    now: Callable[[], float] = time.monotonic,
+) -> int:
     """Call until two windows of ``window`` calls in a row differ by at most ``tolerance`` in their fastest call.
 
     Ends after ``most_seconds`` in any case: a board that never settles is for the sweep's sentinel to tell, not

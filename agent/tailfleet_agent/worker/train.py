@@ -48,10 +48,13 @@ def augment(images: torch.Tensor, background: float) -> torch.Tensor:
     scale = 1 + (torch.rand(count) * 2 - 1) * SCALE
     shift = (torch.rand(count, 2) * 2 - 1) * SHIFT
     cosine, sine = torch.cos(angle) / scale, torch.sin(angle) / scale
-    matrix = torch.stack([
-        torch.stack([cosine, -sine, shift[:, 0]], 1),
-        torch.stack([sine, cosine, shift[:, 1]], 1),
-    ], 1)  # (B, 2, 3)
+    matrix = torch.stack(
+        [
+            torch.stack([cosine, -sine, shift[:, 0]], 1),
+            torch.stack([sine, cosine, shift[:, 1]], 1),
+        ],
+        1,
+    )  # (B, 2, 3)
     grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
     moved = functional.grid_sample(images - background, grid, align_corners=False)
     return moved + background
@@ -62,9 +65,9 @@ def forward(anatomy: Anatomy, images: torch.Tensor, part: float) -> torch.Tensor
     x = anatomy.embed(images)  # (B, N, C)
     if part < 1:
         patches = x.shape[1] - anatomy.prefix
-        chosen = torch.rand(x.shape[0], patches).argsort(1)[:, :max(1, int(patches * part))] + anatomy.prefix
+        chosen = torch.rand(x.shape[0], patches).argsort(1)[:, : max(1, int(patches * part))] + anatomy.prefix
         kept = x.gather(1, chosen.unsqueeze(-1).expand(-1, -1, x.shape[2]))
-        x = torch.cat([x[:, :anatomy.prefix], kept], 1)
+        x = torch.cat([x[:, : anatomy.prefix], kept], 1)
     for block in anatomy.blocks:
         x = block.mlp(block.attention(x))
     return anatomy.head(x)
@@ -79,8 +82,9 @@ def train(model: nn.Module, images: datasets.Images, geometry: Geometry, epochs:
     model.requires_grad_(True)
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": WEIGHT_DECAY},
-                                   {"params": plain, "weight_decay": 0.0}], lr=LEARNING_RATE)
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}], lr=LEARNING_RATE
+    )
     steps_per_epoch = len(labels) // BATCH
     steps = epochs * steps_per_epoch
     warmup = max(1, int(steps * WARMUP_SHARE))
@@ -90,7 +94,7 @@ def train(model: nn.Module, images: datasets.Images, geometry: Geometry, epochs:
         order = torch.randperm(len(labels))
         part = 1.0 if epoch >= full_from else PART_OF_TOKENS
         total = torch.zeros(())
-        for index in order[:steps_per_epoch * BATCH].view(-1, BATCH):
+        for index in order[: steps_per_epoch * BATCH].view(-1, BATCH):
             share = (step - warmup) / max(1, steps - warmup)
             factor = (step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * share))
             for group in optimizer.param_groups:
@@ -103,8 +107,13 @@ def train(model: nn.Module, images: datasets.Images, geometry: Geometry, epochs:
             optimizer.step()
             total += loss.detach()
             step += 1
-        print("epoch {}/{}  loss {:.3f}  {:.0f} s".format(
-            epoch + 1, epochs, float(total) / steps_per_epoch, time.time() - started), file=sys.stderr, flush=True)
+        print(
+            "epoch {}/{}  loss {:.3f}  {:.0f} s".format(
+                epoch + 1, epochs, float(total) / steps_per_epoch, time.time() - started
+            ),
+            file=sys.stderr,
+            flush=True,
+        )
     model.requires_grad_(False)
 
 

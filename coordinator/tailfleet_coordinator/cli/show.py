@@ -1,6 +1,7 @@
 """How the command line prints: tables, times, and the one place that makes a ``Fleet``."""
 
 import math
+import os
 import sys
 from typing import Any
 
@@ -11,7 +12,10 @@ from rich.table import Table
 from tailfleet_coordinator.client import Fleet
 from tailfleet_schema import codec
 
-console = Console(soft_wrap=True) if not sys.stdout.isatty() else Console()
+PIPED_COLUMNS = 180
+"""Width where there is no terminal to ask and no ``$COLUMNS``: a log or a file can hold a table's whole line."""
+
+console = Console(width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") else PIPED_COLUMNS)
 
 
 def fleet() -> Fleet:

@@ -22,6 +22,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from tailfleet_schema.curve import Judgement, Part, UnitResult
 from tailfleet_schema.errors import InputError
@@ -198,12 +199,5 @@ def _drop_of_kl(kl: _Array, drop: _Array, variance: _Array, ceiling: float) -> C
 
 
 def _falling(values: _Array) -> _Array:
-    """The nearest sequence (least squares) that never rises: pool adjacent violators."""
-    pools: list[tuple[float, int]] = []
-    for value in values:
-        mean, size = float(value), 1
-        while pools and pools[-1][0] < mean:
-            other, count = pools.pop()
-            mean, size = (mean * size + other * count) / (size + count), size + count
-        pools.append((mean, size))
-    return np.array([mean for mean, size in pools for _ in range(size)])
+    """The nearest sequence (least squares) that never rises."""
+    return np.asarray(isotonic_regression(values, increasing=False).x)

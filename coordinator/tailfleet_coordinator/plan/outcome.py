@@ -43,8 +43,8 @@ def report_rows(
 
     ``results`` are those of the verification: SCHEDULE and ACCURACY units by schedule digest, the dense one among
     them; empty where it did not run, and then every schedule is "predicted only" and none is recommended.
-    A schedule is recommended only if it was measured faster than dense by more than both intervals together, within
-    the latency budget if there is one, and within the accuracy limit on the evaluation images if there is one.
+    A schedule is recommended only if it was measured faster than dense by more than both intervals together, and within
+    the accuracy limit on the evaluation images if there is one, else within the latency budget if there is one.
     Among those: the fastest under an accuracy limit; the highest top-1 (without images: the most tokens kept) under
     a latency budget alone; the highest measured utility.
     """
@@ -148,6 +148,9 @@ def _after_measuring(
     if objective.latency_share is not None:
         budget_ns = round(objective.latency_share * dense_time.ns)
     if budget_ns is not None and time.ns - time.half_ns > budget_ns:
+        if drop is not None and limit is not None:
+            # It was chosen as the fastest within the accuracy limit: nothing else would meet the budget either.
+            return True, f"{PRUNE}{figures}; misses the budget of {in_ms(budget_ns)}"
         over = f"{in_ms(time.ns)} measured against a budget of {in_ms(budget_ns)}"
         return False, f"{DO_NOT_PRUNE}it does not meet the budget, {over}: {figures}"
     return True, f"{PRUNE}{figures}"

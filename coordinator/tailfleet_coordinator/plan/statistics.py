@@ -8,10 +8,10 @@ are p50, p90 and p99. Left to others: steps of a curve (``treads``), and what a 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from tailfleet_schema.curve import TIMED_PARTS, Part, Unit, UnitResult
 
@@ -130,21 +130,6 @@ def low_quantile(call_ns: Sequence[int]) -> float:
     return float(np.quantile(np.asarray(call_ns, dtype=float), QUIET_QUANTILE))
 
 
-def student_quantile(freedom: float, probability: float = 0.5 + CONFIDENCE / 2) -> float:
-    """Quantile of Student's t, by Hill's expansion about the normal; within 4 % from two degrees of freedom on.
-
-    Source: Abramowitz and Stegun, 26.7.5.
-    """
-    z = NormalDist().inv_cdf(probability)
-    if freedom < 2:
-        # The expansion fails there; one degree is Cauchy's distribution, whose quantile is known.
-        return math.tan(math.pi * (probability - 0.5))
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3
-
-
 def _place(unit: Unit) -> tuple[int, str, int, int]:
     return TIMED_PARTS.index(unit.part), unit.label, unit.tokens, unit.kept
 
@@ -203,5 +188,5 @@ def _interval(
     usual = float(np.median([s.variance for s in peers])) if lent else 0.0
     freedom = own.freedom + lent
     variance = (own.freedom * own.variance + lent * usual) / freedom
-    half = quiet * student_quantile(freedom) * math.sqrt(variance / rounds)
+    half = quiet * float(stdtrit(freedom, 0.5 + CONFIDENCE / 2)) * math.sqrt(variance / rounds)
     return max(quiet - half, 0.1 * quiet), quiet + half

@@ -10,11 +10,20 @@ from timm.models.vision_transformer import VisionTransformer
 
 from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec
 
-ARGUMENTS = {"img_size": 16, "patch_size": 4, "in_chans": 1, "num_classes": 3, "embed_dim": 12, "depth": 3,
-             "num_heads": 2, "mlp_ratio": 2}
+ARGUMENTS = {
+    "img_size": 16,
+    "patch_size": 4,
+    "in_chans": 1,
+    "num_classes": 3,
+    "embed_dim": 12,
+    "depth": 3,
+    "num_heads": 2,
+    "mlp_ratio": 2,
+}
 
-GEOMETRY = Geometry(depth=3, dim=12, heads=2, mlp_dim=24, tokens=17, prefix=1, image_size=16, patch_size=4,
-                    channels=1, classes=3)
+GEOMETRY = Geometry(
+    depth=3, dim=12, heads=2, mlp_dim=24, tokens=17, prefix=1, image_size=16, patch_size=4, channels=1, classes=3
+)
 
 
 class Artifacts:
@@ -36,32 +45,52 @@ class Artifacts:
 
     def arrays(self, **changed):
         random = np.random.RandomState(3)
-        arrays = {"images": random.randint(0, 256, (30, 8, 8)).astype(np.uint8),
-                  "labels": np.arange(30, dtype=np.int64) % 3,
-                  "train": np.arange(0, 12, dtype=np.int64),
-                  "calibration": np.arange(12, 20, dtype=np.int64),
-                  "evaluation": np.arange(20, 30, dtype=np.int64)}
+        arrays = {
+            "images": random.randint(0, 256, (30, 8, 8)).astype(np.uint8),
+            "labels": np.arange(30, dtype=np.int64) % 3,
+            "train": np.arange(0, 12, dtype=np.int64),
+            "calibration": np.arange(12, 20, dtype=np.int64),
+            "evaluation": np.arange(20, 30, dtype=np.int64),
+        }
         arrays.update(changed)
         return arrays
 
     def dataset(self, **changed):
         sha256 = self.put_arrays(**self.arrays(**changed))
-        return DatasetSpec(name="tiny", sha256=sha256, classes=3, mean=0.5, std=0.25, calibration_images=8,
-                           evaluation_images=10, source="random")
+        return DatasetSpec(
+            name="tiny",
+            sha256=sha256,
+            classes=3,
+            mean=0.5,
+            std=0.25,
+            calibration_images=8,
+            evaluation_images=10,
+            source="random",
+        )
 
     def checkpoint(self, seed=0, change=None):
         """Weights large enough for attention and predictions to be uneven."""
         random = np.random.RandomState(seed)
-        weights = {name: random.normal(1 if "norm" in name and name.endswith("weight") else 0,
-                                       0.5 if value.dim() > 1 else 0.1, tuple(value.shape)).astype(np.float16)
-                   for name, value in VisionTransformer(**ARGUMENTS).state_dict().items()}
+        weights = {
+            name: random.normal(
+                1 if "norm" in name and name.endswith("weight") else 0,
+                0.5 if value.dim() > 1 else 0.1,
+                tuple(value.shape),
+            ).astype(np.float16)
+            for name, value in VisionTransformer(**ARGUMENTS).state_dict().items()
+        }
         if change:
             change(weights)
         return self.put_arrays(**weights)
 
     def model(self, **changed):
-        settings = {"name": "tiny_vit", "architecture": "VisionTransformer", "geometry": GEOMETRY,
-                    "arguments": ARGUMENTS, "dataset": "tiny"}
+        settings = {
+            "name": "tiny_vit",
+            "architecture": "VisionTransformer",
+            "geometry": GEOMETRY,
+            "arguments": ARGUMENTS,
+            "dataset": "tiny",
+        }
         settings.update(changed)
         return ModelSpec(**settings)
 

@@ -47,16 +47,19 @@ def test_grey_images_feed_a_colour_model_but_not_the_reverse(artifacts, tiny):
         images.inputs(tiny.geometry)
 
 
-@pytest.mark.parametrize(("changed", "sentence"), [
-    ({"images": np.zeros((30, 8, 8))}, "images must be uint8"),
-    ({"images": np.zeros((30, 8, 8, 4), dtype=np.uint8)}, "images must be uint8"),
-    ({"labels": np.zeros(29, dtype=np.int64)}, "labels must be int64, one for each"),
-    ({"labels": np.full(30, 3, dtype=np.int64)}, "labels must lie between 0 and 2"),
-    ({"train": np.array([30], dtype=np.int64)}, "train must be int64 indices"),
-    ({"train": np.array([0.0])}, "train must be int64 indices"),
-    ({"train": np.array([25], dtype=np.int64)}, "its splits share images"),
-    ({"evaluation": np.array([], dtype=np.int64)}, "has no evaluation images"),
-])
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"images": np.zeros((30, 8, 8))}, "images must be uint8"),
+        ({"images": np.zeros((30, 8, 8, 4), dtype=np.uint8)}, "images must be uint8"),
+        ({"labels": np.zeros(29, dtype=np.int64)}, "labels must be int64, one for each"),
+        ({"labels": np.full(30, 3, dtype=np.int64)}, "labels must lie between 0 and 2"),
+        ({"train": np.array([30], dtype=np.int64)}, "train must be int64 indices"),
+        ({"train": np.array([0.0])}, "train must be int64 indices"),
+        ({"train": np.array([25], dtype=np.int64)}, "its splits share images"),
+        ({"evaluation": np.array([], dtype=np.int64)}, "has no evaluation images"),
+    ],
+)
 def test_an_artifact_that_breaks_its_promise_is_refused(artifacts, changed, sentence):
     with pytest.raises(InputError, match=sentence):
         datasets.load(artifacts.dataset(**changed), artifacts.folder, "evaluation")

@@ -135,16 +135,19 @@ def test_images_limit_what_is_judged(artifacts, order):
     assert got.images == len(got.correct_bits) == 5
 
 
-@pytest.mark.parametrize(("unit", "sentence"), [
-    (Unit(Part.LOSS, 17, 9, "topk", 3), "no block 3; the model has 3"),
-    (Unit(Part.LOSS, 16, 9, "topk", 1), "17 tokens enter every block of the dense model, not 16"),
-    (Unit(Part.LOSS, 17, 5, "tome", 1), "tome cannot leave 5 of 17 tokens"),
-    (Unit(Part.LOSS, 17, 5, "magic", 1), "unknown method 'magic'"),
-    (Unit(Part.LOSS, 17, 17, "dense", 1), "dense cannot leave"),
-    (Unit(Part.INPUT, 1, 1), "cannot have 1 tokens"),
-    (Unit(Part.INPUT, 18, 18), "cannot have 18 tokens"),
-    (Unit(Part.MODEL, 17, 17), "timed, not judged"),
-])
+@pytest.mark.parametrize(
+    ("unit", "sentence"),
+    [
+        (Unit(Part.LOSS, 17, 9, "topk", 3), "no block 3; the model has 3"),
+        (Unit(Part.LOSS, 16, 9, "topk", 1), "17 tokens enter every block of the dense model, not 16"),
+        (Unit(Part.LOSS, 17, 5, "tome", 1), "tome cannot leave 5 of 17 tokens"),
+        (Unit(Part.LOSS, 17, 5, "magic", 1), "unknown method 'magic'"),
+        (Unit(Part.LOSS, 17, 17, "dense", 1), "dense cannot leave"),
+        (Unit(Part.INPUT, 1, 1), "cannot have 1 tokens"),
+        (Unit(Part.INPUT, 18, 18), "cannot have 18 tokens"),
+        (Unit(Part.MODEL, 17, 17), "timed, not judged"),
+    ],
+)
 def test_units_that_do_not_fit_are_refused(artifacts, order, unit, sentence):
     with pytest.raises(InputError, match=sentence):
         judged(artifacts, order([unit]), unit)

@@ -33,9 +33,23 @@ def test_a_model_is_ready_to_run(artifacts):
 
 
 def test_timm_builds_by_name(artifacts):
-    spec = ModelSpec("deit", "deit_tiny_patch16_224", Geometry(
-        depth=12, dim=192, heads=3, mlp_dim=768, tokens=197, prefix=1, image_size=224, patch_size=16, channels=3,
-        classes=5), {"num_classes": 5})
+    spec = ModelSpec(
+        "deit",
+        "deit_tiny_patch16_224",
+        Geometry(
+            depth=12,
+            dim=192,
+            heads=3,
+            mlp_dim=768,
+            tokens=197,
+            prefix=1,
+            image_size=224,
+            patch_size=16,
+            channels=3,
+            classes=5,
+        ),
+        {"num_classes": 5},
+    )
     assert models.build(spec, artifacts.folder, seed=0).head.out_features == 5
 
 
@@ -55,12 +69,15 @@ def test_what_is_saved_is_loaded_again(artifacts):
     assert (flat(model) - flat(again)).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize(("change", "sentence"), [
-    (lambda weights: weights.pop("head.bias"), "missing head.bias"),
-    (lambda weights: weights.update(extra=np.zeros(1)), "unknown extra"),
-    (lambda weights: weights.update({"head.bias": np.zeros(4)}), r"head.bias is float64 \(4,\), not \(3,\)"),
-    (lambda weights: weights.update({"head.bias": np.array(["a", "b", "c"])}), "head.bias is <U1"),
-])
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda weights: weights.pop("head.bias"), "missing head.bias"),
+        (lambda weights: weights.update(extra=np.zeros(1)), "unknown extra"),
+        (lambda weights: weights.update({"head.bias": np.zeros(4)}), r"head.bias is float64 \(4,\), not \(3,\)"),
+        (lambda weights: weights.update({"head.bias": np.array(["a", "b", "c"])}), "head.bias is <U1"),
+    ],
+)
 def test_weights_that_do_not_fit_are_refused(artifacts, change, sentence):
     sha256 = artifacts.checkpoint(change=change)
     with pytest.raises(InputError, match=sentence):
@@ -85,13 +102,16 @@ def test_a_missing_and_a_damaged_checkpoint_are_the_labs_to_mend(artifacts, tmp_
         models.build(artifacts.model(checkpoint_sha256=sha256), artifacts.folder, seed=0)
 
 
-@pytest.mark.parametrize(("changed", "sentence"), [
-    ({"architecture": "no_such_vit"}, "knows no architecture 'no_such_vit'"),
-    ({"architecture": "hf-hub:someone/something"}, "knows no architecture"),
-    ({"arguments": {"checkpoint_path": "/etc/passwd"}}, "sets checkpoint_path, which a spec may not"),
-    ({"arguments": {"depth": "three"}}, "cannot build 'VisionTransformer'"),
-    ({"architecture": "resnet18", "arguments": {}}, "cannot be reduced"),
-])
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"architecture": "no_such_vit"}, "knows no architecture 'no_such_vit'"),
+        ({"architecture": "hf-hub:someone/something"}, "knows no architecture"),
+        ({"arguments": {"checkpoint_path": "/etc/passwd"}}, "sets checkpoint_path, which a spec may not"),
+        ({"arguments": {"depth": "three"}}, "cannot build 'VisionTransformer'"),
+        ({"architecture": "resnet18", "arguments": {}}, "cannot be reduced"),
+    ],
+)
 def test_what_timm_cannot_or_may_not_build_is_refused(artifacts, changed, sentence):
     with pytest.raises(InputError, match=sentence):
         models.build(artifacts.model(**changed), artifacts.folder, seed=0)

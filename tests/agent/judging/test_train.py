@@ -14,14 +14,28 @@ def stripes(artifacts):
     images = np.random.RandomState(0).randint(0, 60, (240, 8, 8)).astype(np.uint8)
     labels = np.arange(240, dtype=np.int64) % 3
     for image, label in zip(images, labels):
-        image[label * 3:label * 3 + 2] += 150
-    return artifacts.dataset(images=images, labels=labels, train=np.arange(192), calibration=np.arange(192, 216),
-                             evaluation=np.arange(216, 240))
+        image[label * 3 : label * 3 + 2] += 150
+    return artifacts.dataset(
+        images=images,
+        labels=labels,
+        train=np.arange(192),
+        calibration=np.arange(192, 216),
+        evaluation=np.arange(216, 240),
+    )
 
 
 def command(artifacts, dataset, out, *more):
-    return ["--model", codec.dumps(artifacts.model()), "--dataset", codec.dumps(dataset), "--artifacts",
-            artifacts.folder, "--out", str(out), *more]
+    return [
+        "--model",
+        codec.dumps(artifacts.model()),
+        "--dataset",
+        codec.dumps(dataset),
+        "--artifacts",
+        artifacts.folder,
+        "--out",
+        str(out),
+        *more,
+    ]
 
 
 def test_it_learns_and_writes_weights_that_load(artifacts, stripes, tmp_path, capsys, monkeypatch):

@@ -91,7 +91,7 @@ DESKTOP = {
     "proc/meminfo": "MemTotal:       32000000 kB\nMemAvailable:   20000000 kB\n",
     "proc/loadavg": "3.25 2.00 1.00 5/999 12345\n",
     "proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15\n"
-                                  "GCC version:  gcc version 12.3.0\n",
+    "GCC version:  gcc version 12.3.0\n",
     "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
     "etc/os-release": "PRETTY_NAME='Debian GNU/Linux 13 (trixie)'\n",
     "sys/class/thermal/thermal_zone0/type": "acpitz\n",

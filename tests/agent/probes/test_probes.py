@@ -9,8 +9,16 @@ from tailfleet_agent import probes
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardFacts, BoardKind, Telemetry, fingerprint
 
-CHILD = {"torch": "1.10.0", "timm": "0.6.12", "cuda": "10.2", "cudnn": "8201", "onnxruntime": None,
-         "gpu": "NVIDIA Tegra X1", "gpu_sms": 1, "gpu_memory_bytes": 4156555264}
+CHILD = {
+    "torch": "1.10.0",
+    "timm": "0.6.12",
+    "cuda": "10.2",
+    "cudnn": "8201",
+    "onnxruntime": None,
+    "gpu": "NVIDIA Tegra X1",
+    "gpu_sms": 1,
+    "gpu_memory_bytes": 4156555264,
+}
 
 SENSORS = sorted(name for _, name, _ in pkgutil.iter_modules(probes.__path__) if name != "sysfile")
 
@@ -144,8 +152,17 @@ def test_every_sensor_has_the_same_two_doors(name, plant):
 
 
 def test_a_virtual_board_has_the_modelled_hardware_on_this_machine(plant):
-    child = {"gpu": "Tegra X2 (Pascal)", "gpu_sms": 2, "soc": "NVIDIA Jetson TX2", "architecture": "aarch64",
-             "cpu": "Denver", "cpu_cores": 6, "memory_bytes": 8 << 30, "os": "modelled (torch 1.10)", "torch": None}
+    child = {
+        "gpu": "Tegra X2 (Pascal)",
+        "gpu_sms": 2,
+        "soc": "NVIDIA Jetson TX2",
+        "architecture": "aarch64",
+        "cpu": "Denver",
+        "cpu_cores": 6,
+        "memory_bytes": 8 << 30,
+        "os": "modelled (torch 1.10)",
+        "torch": None,
+    }
     root = plant("desktop")
 
     told = probes.read_facts(BoardKind.VIRTUAL, "jetson-tx2", child, root)

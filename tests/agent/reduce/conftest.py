@@ -63,6 +63,7 @@ def softmax(values):
 
 def attention_rows(q, k, scale, sizes):
     """S[h][i][j] of one image; ``sizes`` weigh the keys, or are None."""
+
     def logit(h, i, j):
         dot = sum(float(a) * float(b) for a, b in zip(q[h][i], k[h][j])) * scale
         return dot if sizes is None else dot + math.log(sizes[j])
@@ -79,8 +80,7 @@ def highest(scores, count):
 def topk_scores(S, prefix, has_class_token):
     heads, tokens = len(S), len(S[0])
     rows = [0] if has_class_token else range(tokens)
-    return {j: sum(S[h][i][j] for h in range(heads) for i in rows) / (heads * len(rows))
-            for j in range(prefix, tokens)}
+    return {j: sum(S[h][i][j] for h in range(heads) for i in rows) / (heads * len(rows)) for j in range(prefix, tokens)}
 
 
 def pomt_scores(S, v, prefix):
@@ -116,8 +116,11 @@ def tome(S, k, v, x, sizes, prefix, has_class_token, kept):
     length = [math.sqrt(sum(value * value for value in row)) for row in metric]
     best = {}
     for a in range(0, tokens, 2):
-        likeness = {b: sum(p * q for p, q in zip(metric[a], metric[b])) / (length[a] * length[b])
-                    for b in range(1, tokens, 2) if b >= prefix}
+        likeness = {
+            b: sum(p * q for p, q in zip(metric[a], metric[b])) / (length[a] * length[b])
+            for b in range(1, tokens, 2)
+            if b >= prefix
+        }
         if a >= prefix and likeness:
             winner = highest(likeness, 1)[0]
             best[a] = (likeness[winner], winner)
@@ -163,8 +166,15 @@ def reduced_logits(model, schedule, images):
             x = x + block.ls1(attn.proj(mixed))
             if kept < tokens:
                 out, sizes = METHODS[schedule.method](
-                    S, k.tolist(), v.tolist(), x[0].tolist(), sizes, model.num_prefix_tokens,
-                    model.cls_token is not None, kept)
+                    S,
+                    k.tolist(),
+                    v.tolist(),
+                    x[0].tolist(),
+                    sizes,
+                    model.num_prefix_tokens,
+                    model.cls_token is not None,
+                    kept,
+                )
                 x = torch.tensor([out], dtype=torch.float64)
             x = x + block.ls2(block.mlp(block.norm2(x)))
         rows.append(model.forward_head(model.norm(x)))
@@ -176,5 +186,10 @@ METHODS = {"topk": topk, "pomt": pomt, "tome": tome}
 
 @pytest.fixture
 def slow():
-    return SimpleNamespace(methods=METHODS, attention_rows=attention_rows, topk_scores=topk_scores,
-                           pomt_scores=pomt_scores, reduced_logits=reduced_logits)
+    return SimpleNamespace(
+        methods=METHODS,
+        attention_rows=attention_rows,
+        topk_scores=topk_scores,
+        pomt_scores=pomt_scores,
+        reduced_logits=reduced_logits,
+    )

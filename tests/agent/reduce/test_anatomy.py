@@ -13,8 +13,9 @@ TINY = {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 1, "num_heads
 
 def test_geometry_is_read_from_the_model():
     geometry = dissect(VisionTransformer(**dict(TINY, depth=2, mlp_ratio=3, in_chans=1))).geometry()
-    assert geometry == Geometry(depth=2, dim=12, heads=2, mlp_dim=36, tokens=5, prefix=1, image_size=16, patch_size=8,
-                                channels=1, classes=3)
+    assert geometry == Geometry(
+        depth=2, dim=12, heads=2, mlp_dim=36, tokens=5, prefix=1, image_size=16, patch_size=8, channels=1, classes=3
+    )
 
 
 def test_prefix_tokens_are_counted(build_family):
@@ -31,10 +32,18 @@ def test_embedding_yields_prefix_tokens_first(build_family):
     assert torch.equal(x[0, 0], anatomy.model.cls_token[0, 0] + anatomy.model.pos_embed[0, 0])
 
 
-@pytest.mark.parametrize(("architecture", "arguments"), [
-    ("beit_base_patch16_224", {"depth": 1}), ("swin_tiny_patch4_window7_224", {}), ("resnet18", {}),
-    ("eva02_tiny_patch14_224", {"depth": 1}), ("vit_small_r26_s32_224", {"depth": 1}),
-    ("vit_small_patch16_18x2_224", {"depth": 1}), ("vit_base_patch16_rpn_224", {"depth": 1})])
+@pytest.mark.parametrize(
+    ("architecture", "arguments"),
+    [
+        ("beit_base_patch16_224", {"depth": 1}),
+        ("swin_tiny_patch4_window7_224", {}),
+        ("resnet18", {}),
+        ("eva02_tiny_patch14_224", {"depth": 1}),
+        ("vit_small_r26_s32_224", {"depth": 1}),
+        ("vit_small_patch16_18x2_224", {"depth": 1}),
+        ("vit_base_patch16_rpn_224", {"depth": 1}),
+    ],
+)
 def test_models_that_are_not_understood_are_refused_by_name(architecture, arguments):
     if not timm.is_model(architecture):
         pytest.skip("this timm has no " + architecture)

@@ -94,7 +94,7 @@ def test_an_images_logits_do_not_depend_on_its_batch_mates(family_model, method)
     reduced = apply(family_model, schedule_for(family_model, method, (0, 7, 4, 0)))
     together = run(reduced)
     for image in range(len(IMAGES)):
-        assert (run(reduced, IMAGES[image:image + 1]) - together[image]).abs().max() <= 1e-5
+        assert (run(reduced, IMAGES[image : image + 1]) - together[image]).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -105,7 +105,7 @@ def test_prefix_tokens_leave_first_and_untouched_by_the_reduction(family_model, 
         block = anatomy.blocks[1]
         reduced = block.attention_reduce(x, METHODS[method], x.shape[1] - 6)
         whole = block.attention(x)
-    assert torch.allclose(reduced[:, :anatomy.prefix], whole[:, :anatomy.prefix], atol=1e-5)
+    assert torch.allclose(reduced[:, : anatomy.prefix], whole[:, : anatomy.prefix], atol=1e-5)
 
 
 @pytest.fixture
@@ -131,8 +131,10 @@ def counted(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize(("family", "method", "explicit"), [
-    ("vit", "topk", 0), ("vit", "tome", 0), ("vit", "pomt", 2), ("no_class_token", "topk", 2)])
+@pytest.mark.parametrize(
+    ("family", "method", "explicit"),
+    [("vit", "topk", 0), ("vit", "tome", 0), ("vit", "pomt", 2), ("no_class_token", "topk", 2)],
+)
 def test_only_reducing_blocks_that_need_it_pay_for_explicit_attention(build_family, counted, family, method, explicit):
     model = build_family(family)
     reduced = apply(model, schedule_for(model, method, (0, 3, 3, 0)))
@@ -194,8 +196,10 @@ def test_a_schedule_for_another_model_is_refused(build_family):
     apply(model, schedule, name="small")
 
 
-@pytest.mark.parametrize(("tokens", "prefix", "depth", "sentence"), [
-    (26, 1, 3, "3 blocks"), (25, 1, 4, "expects 25 tokens"), (26, 2, 4, "prefix")])
+@pytest.mark.parametrize(
+    ("tokens", "prefix", "depth", "sentence"),
+    [(26, 1, 3, "3 blocks"), (25, 1, 4, "expects 25 tokens"), (26, 2, 4, "prefix")],
+)
 def test_a_schedule_of_another_shape_is_refused(build_family, tokens, prefix, depth, sentence):
     with pytest.raises(ScheduleError, match=sentence):
         apply(build_family("vit"), Schedule("topk", "small", tokens, prefix, [tokens - 1] * depth))

@@ -14,25 +14,49 @@ from tailfleet_schema.job import Job, JobKind
 from tailfleet_schema.messages import WorkerEvent
 from tailfleet_schema.workload import Geometry, ModelSpec, Workload
 
-TINY = Geometry(depth=2, dim=32, heads=2, mlp_dim=128, tokens=17, prefix=1, image_size=32, patch_size=8,
-                channels=3, classes=10)
+TINY = Geometry(
+    depth=2, dim=32, heads=2, mlp_dim=128, tokens=17, prefix=1, image_size=32, patch_size=8, channels=3, classes=10
+)
 
-TINY_SPEC = ModelSpec("tiny", "VisionTransformer", TINY, {
-    "img_size": 32, "patch_size": 8, "in_chans": 3, "num_classes": 10, "embed_dim": 32, "depth": 2, "num_heads": 2,
-    "mlp_ratio": 4.0})
+TINY_SPEC = ModelSpec(
+    "tiny",
+    "VisionTransformer",
+    TINY,
+    {
+        "img_size": 32,
+        "patch_size": 8,
+        "in_chans": 3,
+        "num_classes": 10,
+        "embed_dim": 32,
+        "depth": 2,
+        "num_heads": 2,
+        "mlp_ratio": 4.0,
+    },
+)
 
-CURVE = [Unit(Part.SENTINEL, 17, 17), Unit(Part.FIXED, 17, 17)] + [
-    Unit(part, n, n) for part in (Part.MODEL, Part.ATTENTION, Part.MLP) for n in (5, 9, 17)] + [
-    Unit(Part.REDUCE, 17, 12, method) for method in ("topk", "pomt", "tome")]
+CURVE = (
+    [Unit(Part.SENTINEL, 17, 17), Unit(Part.FIXED, 17, 17)]
+    + [Unit(part, n, n) for part in (Part.MODEL, Part.ATTENTION, Part.MLP) for n in (5, 9, 17)]
+    + [Unit(Part.REDUCE, 17, 12, method) for method in ("topk", "pomt", "tome")]
+)
 
 
 @pytest.fixture
 def make_job() -> Callable[..., Job]:
     """A job of the tiny model; every field can be set."""
 
-    def make(units: Sequence[Unit] = CURVE, backend: str = "virtual", rounds: int = 3, calls: int = 2, seed: int = 7,
-             batch: int = 1, dtype: str = "fp32", spec: ModelSpec = TINY_SPEC, kind: JobKind = JobKind.SWEEP,
-             **more: Any) -> Job:
+    def make(
+        units: Sequence[Unit] = CURVE,
+        backend: str = "virtual",
+        rounds: int = 3,
+        calls: int = 2,
+        seed: int = 7,
+        batch: int = 1,
+        dtype: str = "fp32",
+        spec: ModelSpec = TINY_SPEC,
+        kind: JobKind = JobKind.SWEEP,
+        **more: Any,
+    ) -> Job:
         return Job("job", kind, Workload(spec, batch, backend, dtype), list(units), rounds, calls, seed, **more)
 
     return make
@@ -42,10 +66,17 @@ def make_job() -> Callable[..., Job]:
 def run_worker() -> Callable[..., tuple[int, list[WorkerEvent], str]]:
     """Runs the real child: (exit status, events, standard error)."""
 
-    def run(text: str, arguments: Sequence[str] = ("-m", "tailfleet_agent.worker"),
-            **environment: str) -> tuple[int, list[WorkerEvent], str]:
-        done = subprocess.run([sys.executable, *arguments], input=text, capture_output=True, text=True, timeout=120,
-                              env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+    def run(
+        text: str, arguments: Sequence[str] = ("-m", "tailfleet_agent.worker"), **environment: str
+    ) -> tuple[int, list[WorkerEvent], str]:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
         events = [codec.loads(WorkerEvent, line, "event") for line in done.stdout.splitlines()]
         return done.returncode, events, done.stderr
 

@@ -36,7 +36,8 @@ def called(backend, unit):
 
 def schedules(spec):
     return [dense(spec.name, spec.geometry)] + [
-        Schedule(method, spec.name, 17, 1, [12, 12]) for method in ("topk", "pomt", "tome")]
+        Schedule(method, spec.name, 17, 1, [12, 12]) for method in ("topk", "pomt", "tome")
+    ]
 
 
 def test_every_timed_unit_of_a_sweep_is_measured(make_job):
@@ -69,12 +70,15 @@ def test_n_tokens_run_through_every_block(open_eager, monkeypatch):
     assert seen == [(2, 9, 32)] * 4
 
 
-@pytest.mark.parametrize(("unit", "norms", "mlps"), [
-    (Unit(Part.ATTENTION, 9, 9), [9, 9], []),
-    (Unit(Part.MLP, 9, 9), [], [9, 9]),
-    (Unit(Part.REDUCE, 17, 12, "tome"), [17, 17], []),
-    (Unit(Part.FIXED, 17, 17), [], []),
-])
+@pytest.mark.parametrize(
+    ("unit", "norms", "mlps"),
+    [
+        (Unit(Part.ATTENTION, 9, 9), [9, 9], []),
+        (Unit(Part.MLP, 9, 9), [], [9, 9]),
+        (Unit(Part.REDUCE, 17, 12, "tome"), [17, 17], []),
+        (Unit(Part.FIXED, 17, 17), [], []),
+    ],
+)
 def test_parts_run_their_halves_of_all_blocks_from_the_same_input(open_eager, unit, norms, mlps):
     backend = open_eager()
     attended, mixed = [], []
@@ -141,8 +145,7 @@ def test_a_unit_first_met_is_called_once_untimed(open_eager):
 def test_no_call_records_gradients(open_eager):
     backend = open_eager()
     seen = []
-    backend._anatomy.blocks[0].module.norm1.register_forward_hook(
-        lambda *_: seen.append(torch.is_grad_enabled()))
+    backend._anatomy.blocks[0].module.norm1.register_forward_hook(lambda *_: seen.append(torch.is_grad_enabled()))
 
     backend.warm_up()
     backend.measure(Unit(Part.ATTENTION, 9, 9), 0, 1)
@@ -165,11 +168,14 @@ def test_a_count_that_does_not_fit_is_a_result(make_job):
     assert {result.unit.tokens: result.status for result in results} == {5: "ok", 17: "oom"}
 
 
-@pytest.mark.parametrize(("unit", "sentence"), [
-    (Unit(Part.MODEL, 18, 18), "18 tokens asked for, but the model has 17"),
-    (Unit(Part.REDUCE, 17, 9, "evit"), "unknown method 'evit'"),
-    (Unit(Part.INPUT, 9, 9), "input is judged, not timed"),
-])
+@pytest.mark.parametrize(
+    ("unit", "sentence"),
+    [
+        (Unit(Part.MODEL, 18, 18), "18 tokens asked for, but the model has 17"),
+        (Unit(Part.REDUCE, 17, 9, "evit"), "unknown method 'evit'"),
+        (Unit(Part.INPUT, 9, 9), "input is judged, not timed"),
+    ],
+)
 def test_what_cannot_be_timed_is_refused(open_eager, unit, sentence):
     with pytest.raises(InputError, match=sentence):
         open_eager().prepare(unit)
@@ -179,7 +185,7 @@ def test_a_dtype_without_kernels_is_a_sentence_about_this_board(open_eager, monk
     backend = open_eager()
 
     def lacking(*_):
-        raise RuntimeError('"LayerNormKernelImpl" not implemented for \'Half\'')
+        raise RuntimeError("\"LayerNormKernelImpl\" not implemented for 'Half'")
 
     backend._anatomy.blocks[0].module.norm1.register_forward_pre_hook(lacking)
 

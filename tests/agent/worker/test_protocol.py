@@ -30,8 +30,10 @@ def results_of(events):
 
 
 def as_keys(results):
-    return [Key(result.unit.part, result.unit.label, result.unit.block, result.unit.tokens, result.unit.kept,
-                result.round) for result in results]
+    return [
+        Key(result.unit.part, result.unit.label, result.unit.block, result.unit.tokens, result.unit.kept, result.round)
+        for result in results
+    ]
 
 
 def ahead_of_path(folder):
@@ -102,9 +104,14 @@ def test_a_killed_supervisor_takes_the_child_with_it(make_job):
         "child = subprocess.Popen(sys.argv[2:], stdin=subprocess.PIPE, stdout=subprocess.PIPE,"
         " pass_fds=[int(sys.argv[1])])\n"
         "child.stdin.write(sys.stdin.buffer.readline()); child.stdin.flush()\n"
-        "child.stdout.readline(); print('started', flush=True); child.wait()\n")
-    with subprocess.Popen([sys.executable, "-c", supervisor, str(held), *WORKER], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, pass_fds=[held]) as parent:
+        "child.stdout.readline(); print('started', flush=True); child.wait()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", supervisor, str(held), *WORKER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=[held],
+    ) as parent:
         os.close(held)
         parent.stdin.write(order(make_job(), handshake=True).encode())
         parent.stdin.flush()
@@ -128,14 +135,16 @@ def test_without_handshake_a_new_parent_ends_it_within_one_unit(make_job, monkey
 
 
 def test_what_libraries_print_does_not_reach_the_protocol(make_job, run_worker):
-    chatty = ("import os, sys\n"
-              "from tailfleet_agent.worker import protocol, run\n"
-              "visits = run.visits\n"
-              "def loud(*given):\n"
-              "    print('a library prints'); os.write(1, b'and writes\\n')\n"
-              "    return visits(*given)\n"
-              "run.visits = loud\n"
-              "sys.exit(protocol.main([]))\n")
+    chatty = (
+        "import os, sys\n"
+        "from tailfleet_agent.worker import protocol, run\n"
+        "visits = run.visits\n"
+        "def loud(*given):\n"
+        "    print('a library prints'); os.write(1, b'and writes\\n')\n"
+        "    return visits(*given)\n"
+        "run.visits = loud\n"
+        "sys.exit(protocol.main([]))\n"
+    )
 
     status, events, errors = run_worker(order(make_job(rounds=1)), ["-c", chatty])
 
@@ -145,12 +154,15 @@ def test_what_libraries_print_does_not_reach_the_protocol(make_job, run_worker):
     assert "and writes" in errors
 
 
-@pytest.mark.parametrize(("change", "blame", "sentence"), [
-    (lambda line: "{" + line, Blame.AUTHOR, "order: not valid JSON"),
-    (lambda line: line.replace('"rounds":3', '"rounds":true'), Blame.AUTHOR, "order.job.rounds: must be a whole"),
-    (lambda line: line.replace("jetson-tx2", "toaster"), Blame.AUTHOR, "no virtual board is named 'toaster'"),
-    (lambda line: line.replace('"jetson-tx2"', "null"), Blame.AUTHOR, "belongs to virtual boards alone"),
-])
+@pytest.mark.parametrize(
+    ("change", "blame", "sentence"),
+    [
+        (lambda line: "{" + line, Blame.AUTHOR, "order: not valid JSON"),
+        (lambda line: line.replace('"rounds":3', '"rounds":true'), Blame.AUTHOR, "order.job.rounds: must be a whole"),
+        (lambda line: line.replace("jetson-tx2", "toaster"), Blame.AUTHOR, "no virtual board is named 'toaster'"),
+        (lambda line: line.replace('"jetson-tx2"', "null"), Blame.AUTHOR, "belongs to virtual boards alone"),
+    ],
+)
 def test_an_order_that_cannot_be_meant_is_its_authors(make_job, run_worker, change, blame, sentence):
     status, events, errors = run_worker(change(order(make_job())))
 
@@ -183,11 +195,13 @@ def test_old_pythons_are_told_the_last_versions_that_they_can_have(monkeypatch):
 
 
 def test_anything_else_is_our_bug_and_carries_its_traceback(make_job, run_worker):
-    broken = ("import sys\n"
-              "from tailfleet_agent.worker import protocol, run\n"
-              "def visits(*given): return 1 // 0\n"
-              "run.visits = visits\n"
-              "sys.exit(protocol.main([]))\n")
+    broken = (
+        "import sys\n"
+        "from tailfleet_agent.worker import protocol, run\n"
+        "def visits(*given): return 1 // 0\n"
+        "run.visits = visits\n"
+        "sys.exit(protocol.main([]))\n"
+    )
 
     status, events, _ = run_worker(order(make_job()), ["-c", broken])
 
@@ -208,10 +222,12 @@ def test_a_unit_that_does_not_fit_is_a_result_of_a_job_that_ends_well(make_job, 
 
 
 def test_a_bare_python_36_is_told_the_one_command(run_worker):
-    bare = ("import sys\n"
-            "sys.modules['dataclasses'] = None\n"
-            "from tailfleet_agent.worker import protocol\n"
-            "sys.exit(protocol.main([]))\n")
+    bare = (
+        "import sys\n"
+        "sys.modules['dataclasses'] = None\n"
+        "from tailfleet_agent.worker import protocol\n"
+        "sys.exit(protocol.main([]))\n"
+    )
 
     status, events, errors = run_worker("", ["-c", bare])
 
@@ -231,17 +247,25 @@ def test_facts_of_a_virtual_board_are_the_modelled_ones():
 def test_facts_of_a_machine_without_torch_are_blank(tmp_path):
     for name in ("torch", "timm", "onnxruntime"):
         (tmp_path / (name + ".py")).write_text("raise RuntimeError('a broken wheel')\n")
-    done = subprocess.run([*WORKER, "facts"], capture_output=True, timeout=30, check=True,
-                          env={**os.environ, "PYTHONPATH": ahead_of_path(tmp_path)})
+    done = subprocess.run(
+        [*WORKER, "facts"],
+        capture_output=True,
+        timeout=30,
+        check=True,
+        env={**os.environ, "PYTHONPATH": ahead_of_path(tmp_path)},
+    )
 
     assert set(json.loads(done.stdout).values()) == {None}
 
 
-@pytest.mark.parametrize(("arguments", "status", "words"), [
-    (["facts", "--virtual", "toaster"], 1, "no virtual board is named 'toaster'"),
-    (["facts", "--virtual"], 2, "usage:"),
-    (["dance"], 2, "usage:"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["facts", "--virtual", "toaster"], 1, "no virtual board is named 'toaster'"),
+        (["facts", "--virtual"], 2, "usage:"),
+        (["dance"], 2, "usage:"),
+    ],
+)
 def test_a_wrong_command_line_gets_one_sentence(arguments, status, words):
     done = subprocess.run([*WORKER, *arguments], capture_output=True, text=True, timeout=30)
 
@@ -257,17 +281,25 @@ def test_a_virtual_boards_top1_is_a_real_forward_pass_on_this_host(make_job, run
 
     content = io.BytesIO()
     drawn = numpy.random.RandomState(1)
-    numpy.savez(content, images=drawn.randint(0, 256, (9, 32, 32, 3)).astype(numpy.uint8),
-                labels=numpy.arange(9, dtype=numpy.int64), train=numpy.arange(3), calibration=numpy.arange(3, 5),
-                evaluation=numpy.arange(5, 9))
+    numpy.savez(
+        content,
+        images=drawn.randint(0, 256, (9, 32, 32, 3)).astype(numpy.uint8),
+        labels=numpy.arange(9, dtype=numpy.int64),
+        train=numpy.arange(3),
+        calibration=numpy.arange(3, 5),
+        evaluation=numpy.arange(5, 9),
+    )
     sha256 = hashlib.sha256(content.getvalue()).hexdigest()
     (tmp_path / sha256).write_bytes(content.getvalue())
     plain = make_job().workload.model
     many = [dense(plain.name, plain.geometry), Schedule("topk", plain.name, 17, 1, [9, 9])]
     job = make_job(
         [Unit(Part.ACCURACY, 17, one.keep[-1], one.digest) for one in many] + [Unit(Part.SENTINEL, 17, 17)],
-        rounds=2, schedules=many, kind=JobKind.VERIFY,
-        dataset=DatasetSpec("noise", sha256, 10, 0.5, 0.5, 2, 4, "drawn at random"))
+        rounds=2,
+        schedules=many,
+        kind=JobKind.VERIFY,
+        dataset=DatasetSpec("noise", sha256, 10, 0.5, 0.5, 2, 4, "drawn at random"),
+    )
 
     status, events, errors = run_worker(order(job, artifacts=str(tmp_path)))
 
@@ -281,9 +313,14 @@ def test_a_virtual_boards_top1_is_a_real_forward_pass_on_this_host(make_job, run
     assert judged[1].kl_nats > 0.0
 
 
-@pytest.mark.parametrize(("profile", "kind", "computed_on"), [
-    ("jetson-tx2", JobKind.VERIFY, "host"), (None, JobKind.PROFILE, "host"), (None, JobKind.VERIFY, "board"),
-])
+@pytest.mark.parametrize(
+    ("profile", "kind", "computed_on"),
+    [
+        ("jetson-tx2", JobKind.VERIFY, "host"),
+        (None, JobKind.PROFILE, "host"),
+        (None, JobKind.VERIFY, "board"),
+    ],
+)
 def test_judgements_say_where_they_were_computed(make_job, monkeypatch, profile, kind, computed_on):
     import types
 
@@ -299,8 +336,12 @@ def test_judgements_say_where_they_were_computed(make_job, monkeypatch, profile,
 
     monkeypatch.setitem(sys.modules, "tailfleet_agent.worker.judge", types.SimpleNamespace(Judge=Judge))
     monkeypatch.setattr(protocol, "_device", lambda: "cpu")
-    job = make_job([Unit(Part.LOSS, 17, 9, "topk", 1)], "virtual" if profile else "eager", kind=kind,
-                   dataset=DatasetSpec("images", "0" * 64, 10, 0.5, 0.5, 10, 10, "drawn"))
+    job = make_job(
+        [Unit(Part.LOSS, 17, 9, "topk", 1)],
+        "virtual" if profile else "eager",
+        kind=kind,
+        dataset=DatasetSpec("images", "0" * 64, 10, 0.5, 0.5, 10, 10, "drawn"),
+    )
     channel = io.BytesIO()
 
     status = protocol._Session(io.BytesIO(order(job, virtual_profile=profile).encode()), channel).serve()

@@ -53,10 +53,15 @@ def test_every_visit_yields_its_samples(make_job):
     assert backend.warmed == 1
 
 
-@pytest.mark.parametrize("error", [
-    OutOfMemory("too little"), MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
-    RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
-])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfMemory("too little"),
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+    ],
+)
 def test_a_unit_that_does_not_fit_is_a_result_and_the_rest_goes_on(make_job, error):
     job = make_job()
 

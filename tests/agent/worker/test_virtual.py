@@ -95,12 +95,15 @@ def test_merging_in_every_block_is_slower_than_dense_on_a_launch_bound_board():
     assert schedule_ns("a100", "tome", keep) > 1.5 * model_ns("a100", 197)
 
 
-@pytest.mark.parametrize(("unit", "sentence"), [
-    (Unit(Part.MODEL, 198, 198), "198 tokens asked for, but the model has 197"),
-    (Unit(Part.LOSS, 197, 100, "topk", 3), "loss is judged, not timed"),
-    (Unit(Part.REDUCE, 197, 100, "evit"), "do not know what method 'evit' costs"),
-    (Unit(Part.SCHEDULE, 197, 100, "f" * 64), "needs its schedule"),
-])
+@pytest.mark.parametrize(
+    ("unit", "sentence"),
+    [
+        (Unit(Part.MODEL, 198, 198), "198 tokens asked for, but the model has 197"),
+        (Unit(Part.LOSS, 197, 100, "topk", 3), "loss is judged, not timed"),
+        (Unit(Part.REDUCE, 197, 100, "evit"), "do not know what method 'evit' costs"),
+        (Unit(Part.SCHEDULE, 197, 100, "f" * 64), "needs its schedule"),
+    ],
+)
 def test_what_has_no_latency_is_refused(unit, sentence):
     with pytest.raises(InputError, match=sentence):
         true_ns("jetson-nano", SMALL, unit, 1, "fp32")
@@ -155,7 +158,9 @@ def test_a_virtual_job_needs_a_board_and_a_dtype_that_it_has(make_job):
 
 
 def test_torch_is_not_imported():
-    program = ("import sys, tailfleet_agent.worker.backends.virtual, tailfleet_agent.worker.run,"
-               " tailfleet_agent.worker.protocol; sys.exit(bool({'torch', 'numpy', 'timm'} & set(sys.modules)))")
+    program = (
+        "import sys, tailfleet_agent.worker.backends.virtual, tailfleet_agent.worker.run,"
+        " tailfleet_agent.worker.protocol; sys.exit(bool({'torch', 'numpy', 'timm'} & set(sys.modules)))"
+    )
 
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0

@@ -56,8 +56,9 @@ def test_known_keys_of_another_job_do_no_harm(make_job):
 
 
 def test_judged_units_come_once_last_and_by_block(make_job):
-    judged = [Unit(Part.LOSS, 17, kept, method, block) for kept in (12, 14) for method in ("tome", "topk")
-              for block in (1, 0)]
+    judged = [
+        Unit(Part.LOSS, 17, kept, method, block) for kept in (12, 14) for method in ("tome", "topk") for block in (1, 0)
+    ]
     timed = [Unit(Part.SENTINEL, 17, 17), Unit(Part.MODEL, 9, 9)]
 
     order = visits(make_job([*judged, *timed], dataset=DATASET))

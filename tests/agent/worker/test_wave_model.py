@@ -27,12 +27,20 @@ def recounted_ns(board, gemm, tile):
     return max(busy) * seconds * 1e9
 
 
-@pytest.mark.parametrize("gemm", [
-    Gemm(1, 1, 1, 8), Gemm(1, 64, 96, 100), Gemm(1, 65, 96, 100), Gemm(1, 197, 1152, 384), Gemm(6, 197, 197, 64),
-])
+@pytest.mark.parametrize(
+    "gemm",
+    [
+        Gemm(1, 1, 1, 8),
+        Gemm(1, 64, 96, 100),
+        Gemm(1, 65, 96, 100),
+        Gemm(1, 197, 1152, 384),
+        Gemm(6, 197, 197, 64),
+    ],
+)
 def test_a_gemm_agrees_with_a_slow_recount(gemm):
     assert wave_model.gemm_arithmetic_ns(PLAIN, "fp32", gemm) == pytest.approx(
-        recounted_ns(PLAIN, gemm, PLAIN.simt_tiles[0]))
+        recounted_ns(PLAIN, gemm, PLAIN.simt_tiles[0])
+    )
 
 
 def test_the_fastest_tile_shape_is_taken():
@@ -40,7 +48,8 @@ def test_the_fastest_tile_shape_is_taken():
     gemm = Gemm(1, 150, 1152, 384)
 
     assert wave_model.gemm_arithmetic_ns(board, "fp32", gemm) == pytest.approx(
-        min(recounted_ns(board, gemm, tile) for tile in board.simt_tiles))
+        min(recounted_ns(board, gemm, tile) for tile in board.simt_tiles)
+    )
 
 
 def test_one_tile_over_a_full_wave_costs_a_whole_wave():

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from tailfleet_coordinator.plan.statistics import measured, stability, student_quantile, summarise
+from tailfleet_coordinator.plan.statistics import measured, stability, summarise
 from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
 
 UNIT = Unit(Part.MODEL, 50, 50)
@@ -102,8 +102,3 @@ def test_stability_says_why(lows, stable, word):
     verdict = stability(rounds_of(SENTINEL, *[[low, low, low] for low in lows]))
     assert verdict.stable is stable
     assert word.replace(" %", "%") in verdict.reason.replace(" %", "%")
-
-
-@pytest.mark.parametrize(("freedom", "value"), [(1, 12.706), (2, 4.303), (4, 2.776), (10, 2.228), (100, 1.984)])
-def test_students_quantile(freedom, value):
-    assert student_quantile(freedom) == pytest.approx(value, rel=0.04)

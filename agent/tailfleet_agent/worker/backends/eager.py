@@ -37,8 +37,9 @@ class EagerBackend(Backend):
         self._reduced: Dict[str, timing.Call] = {}
         self._met: Set[UnitKey] = set()
         generator = torch.Generator().manual_seed(job.seed)
-        images = torch.randn(workload.batch, geometry.channels, geometry.image_size, geometry.image_size,
-                             generator=generator)
+        images = torch.randn(
+            workload.batch, geometry.channels, geometry.image_size, geometry.image_size, generator=generator
+        )
         self._images = images.to(device=self._device, dtype=next(self._model.parameters()).dtype)
         with _NO_GRADIENTS():
             self._tokens = self._computed(lambda: self._anatomy.embed(self._images)).contiguous()  # (B, N, C)
@@ -46,8 +47,12 @@ class EagerBackend(Backend):
     def describe(self) -> Dict[str, str]:
         """Device, threads and versions."""
         device = torch.cuda.get_device_name(0) if self._device == "cuda" else "CPU"
-        return {"device": device, "threads": "{} threads".format(torch.get_num_threads()),
-                "torch": "torch {}".format(torch.__version__), "timm": "timm {}".format(timm.__version__)}
+        return {
+            "device": device,
+            "threads": "{} threads".format(torch.get_num_threads()),
+            "torch": "torch {}".format(torch.__version__),
+            "timm": "timm {}".format(timm.__version__),
+        }
 
     def warm_up(self) -> None:
         """Run the whole model until its time is steady; see :func:`timing.warm_up`."""
@@ -83,7 +88,7 @@ class EagerBackend(Backend):
             return self._fixed
         if unit.part is Part.SCHEDULE:
             return self._scheduled(unit.label)
-        x = self._tokens[:, :unit.tokens].contiguous()  # (B, n, C)
+        x = self._tokens[:, : unit.tokens].contiguous()  # (B, n, C)
         if unit.part is Part.ATTENTION:
             attentions: List[Callable[[Any], Any]] = [block.attention for block in anatomy.blocks]
             return lambda: _in_turn(attentions, x)
@@ -125,8 +130,12 @@ class EagerBackend(Backend):
         except RuntimeError as error:
             if "not implemented for" not in str(error):
                 raise
-            raise ConfigurationError("torch {} cannot compute in {} on this board's {}".format(
-                torch.__version__, self._job.workload.dtype, self._device.upper()), "ask for dtype fp32")
+            raise ConfigurationError(
+                "torch {} cannot compute in {} on this board's {}".format(
+                    torch.__version__, self._job.workload.dtype, self._device.upper()
+                ),
+                "ask for dtype fp32",
+            )
 
 
 def _in_turn(halves: List[Callable[[Any], Any]], x: Any) -> None:

@@ -65,13 +65,20 @@ class VirtualBackend(Backend):
         """Samples of ``unit``; the same for the same seed, key and board."""
         workload = self._job.workload
         geometry = workload.model.geometry
-        if memory_needed_bytes(self._profile, geometry, unit, workload.batch, workload.dtype) > \
-                self._profile.memory_bytes * wave_model.USABLE_MEMORY:
+        if (
+            memory_needed_bytes(self._profile, geometry, unit, workload.batch, workload.dtype)
+            > self._profile.memory_bytes * wave_model.USABLE_MEMORY
+        ):
             raise OutOfMemory("{} has too little memory for it".format(self._profile.name))
-        truth = true_ns(self._profile, geometry, unit, workload.batch, workload.dtype,
-                        self._schedules.get(unit.label))
-        source = "{}|{}|{}|{}|{}|{}".format(self._job.seed, self._profile.name, workload.model.name, workload.batch,
-                                            workload.dtype, ":".join(str(field) for field in unit.key(round_number)))
+        truth = true_ns(self._profile, geometry, unit, workload.batch, workload.dtype, self._schedules.get(unit.label))
+        source = "{}|{}|{}|{}|{}|{}".format(
+            self._job.seed,
+            self._profile.name,
+            workload.model.name,
+            workload.batch,
+            workload.dtype,
+            ":".join(str(field) for field in unit.key(round_number)),
+        )
         return sample_ns(truth, calls, random.Random(source), self._noise)
 
 
@@ -86,8 +93,14 @@ def sample_ns(truth_ns: float, calls: int, rng: random.Random, noise: Noise) -> 
     return samples
 
 
-def true_ns(board: Union[Profile, str], geometry: Geometry, unit: Unit, batch: int, dtype: str,
-            schedule: Optional[Schedule] = None) -> float:
+def true_ns(
+    board: Union[Profile, str],
+    geometry: Geometry,
+    unit: Unit,
+    batch: int,
+    dtype: str,
+    schedule: Optional[Schedule] = None,
+) -> float:
     """Noiseless nanoseconds of one call of a timed ``unit`` on ``board`` (a profile or its name).
 
     ``schedule`` is the one that a SCHEDULE unit names. Raises ``InputError`` for a judged unit, for more tokens
@@ -106,8 +119,9 @@ def true_ns(board: Union[Profile, str], geometry: Geometry, unit: Unit, batch: i
     if unit.part is Part.REDUCE:
         return geometry.depth * _reduce_ns(board, geometry, batch, dtype, unit.label, unit.tokens, unit.kept, False)
     if unit.part in (Part.MODEL, Part.SENTINEL):
-        block_ns = _attention_ns(board, geometry, batch, dtype, unit.tokens, False) + \
-            _mlp_ns(board, geometry, batch, dtype, unit.tokens)
+        block_ns = _attention_ns(board, geometry, batch, dtype, unit.tokens, False) + _mlp_ns(
+            board, geometry, batch, dtype, unit.tokens
+        )
         return _whole_ns(board, geometry, batch, dtype, geometry.depth * block_ns)
     if unit.part is Part.SCHEDULE:
         if schedule is None:
@@ -121,7 +135,7 @@ def memory_needed_bytes(board: Profile, geometry: Geometry, unit: Unit, batch: i
     rows = batch * unit.tokens
     widest = rows * max(5 * geometry.dim, 2 * geometry.dim + 2 * geometry.mlp_dim)
     if not board.fused_attention or unit.label == "pomt":
-        widest = max(widest, rows * 5 * geometry.dim + 2 * batch * geometry.heads * unit.tokens ** 2)
+        widest = max(widest, rows * 5 * geometry.dim + 2 * batch * geometry.heads * unit.tokens**2)
     return wave_model.ELEMENT_BYTES[dtype] * (_weights(geometry) + widest)
 
 
@@ -143,7 +157,7 @@ def _whole_ns(board: Profile, geometry: Geometry, batch: int, dtype: str, blocks
 
 def _weights(geometry: Geometry) -> int:
     """Weights of all blocks."""
-    return geometry.depth * (4 * geometry.dim ** 2 + 2 * geometry.dim * geometry.mlp_dim)
+    return geometry.depth * (4 * geometry.dim**2 + 2 * geometry.dim * geometry.mlp_dim)
 
 
 @lru_cache(maxsize=4096)
@@ -162,7 +176,8 @@ def _mlp_ns(board: Profile, geometry: Geometry, batch: int, dtype: str, n: int) 
 
 
 @lru_cache(maxsize=65536)
-def _reduce_ns(board: Profile, geometry: Geometry, batch: int, dtype: str, method: str, n: int, m: int,
-               sized: bool) -> float:
+def _reduce_ns(
+    board: Profile, geometry: Geometry, batch: int, dtype: str, method: str, n: int, m: int, sized: bool
+) -> float:
     kernels = vit_kernels.attention_reduce(geometry, batch, method, n, m, board.fused_attention, sized)
     return wave_model.total_ns(board, dtype, kernels)

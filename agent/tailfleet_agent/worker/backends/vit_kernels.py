@@ -18,15 +18,15 @@ SORT = Stream(0, launches=2)
 def fixed(geometry: Geometry, batch: int) -> List[Kernel]:
     """What a pass runs outside its blocks."""
     patches, width = geometry.tokens - geometry.prefix, geometry.dim
-    pixels = geometry.channels * geometry.patch_size ** 2
+    pixels = geometry.channels * geometry.patch_size**2
     tokens = batch * geometry.tokens * width
     kernels: List[Kernel] = [
-        Gemm(1, batch * patches, width, pixels),      # patch embedding
-        Stream(2 * batch * patches * width),          # flatten and transpose
-        Stream(2 * tokens),                           # prefix tokens in front
-        Stream(2 * tokens),                           # + positions
-        Stream(2 * tokens),                           # final norm
-        Stream(2 * batch * width),                    # pool
+        Gemm(1, batch * patches, width, pixels),  # patch embedding
+        Stream(2 * batch * patches * width),  # flatten and transpose
+        Stream(2 * tokens),  # prefix tokens in front
+        Stream(2 * tokens),  # + positions
+        Stream(2 * tokens),  # final norm
+        Stream(2 * batch * width),  # pool
     ]
     if geometry.classes:
         kernels.append(Gemm(1, batch, geometry.classes, width))
@@ -41,12 +41,18 @@ def attention(geometry: Geometry, batch: int, n: int, fused: bool, sized: bool =
 def mlp(geometry: Geometry, batch: int, n: int) -> List[Kernel]:
     """The MLP half of one block."""
     rows, width, hidden = batch * n, geometry.dim, geometry.mlp_dim
-    return [Stream(2 * rows * width), Gemm(1, rows, hidden, width), Stream(2 * rows * hidden),
-            Gemm(1, rows, width, hidden), Stream(3 * rows * width)]
+    return [
+        Stream(2 * rows * width),
+        Gemm(1, rows, hidden, width),
+        Stream(2 * rows * hidden),
+        Gemm(1, rows, width, hidden),
+        Stream(3 * rows * width),
+    ]
 
 
-def attention_reduce(geometry: Geometry, batch: int, method: str, n: int, m: int, fused: bool,
-                     sized: bool = False) -> List[Kernel]:
+def attention_reduce(
+    geometry: Geometry, batch: int, method: str, n: int, m: int, fused: bool, sized: bool = False
+) -> List[Kernel]:
     """The attention half of one block that leaves ``m`` of ``n`` tokens by ``method``; the projection sees ``m``.
 
     Raises ``InputError`` for a method whose kernels are not known here.
@@ -78,9 +84,11 @@ def _mixing(geometry: Geometry, batch: int, queries: int, n: int, fused: bool, s
         kernels.append(FusedAttention(heads, queries, n, width))
     else:
         kernels += [
-            Stream(6 * batch * n * geometry.dim, launches=3),   # q, k, v made contiguous
-            Gemm(heads, queries, n, width), Stream(2 * square),  # q kᵀ, scaled
-            Stream(2 * square), Gemm(heads, queries, width, n),  # softmax, · v
+            Stream(6 * batch * n * geometry.dim, launches=3),  # q, k, v made contiguous
+            Gemm(heads, queries, n, width),
+            Stream(2 * square),  # q kᵀ, scaled
+            Stream(2 * square),
+            Gemm(heads, queries, width, n),  # softmax, · v
         ]
         if sized:
             kernels.append(Stream(2 * square))
@@ -90,27 +98,38 @@ def _mixing(geometry: Geometry, batch: int, queries: int, n: int, fused: bool, s
 def _topk(geometry: Geometry, batch: int, n: int, m: int, fused: bool, sized: bool) -> List[Kernel]:
     heads, width = batch * geometry.heads, geometry.dim // geometry.heads
     return [
-        Stream(2 * heads * width), Gemm(heads, 1, n, width), Stream(2 * heads * n), Stream(heads * n),  # the CLS row
-        SORT, Stream(4 * batch * m, launches=3),                # positions of the kept, prefix in front
-        Stream(2 * batch * m * geometry.dim), *_mixing(geometry, batch, m, n, fused, sized),  # their queries alone
-        Stream(2 * batch * m * geometry.dim),                   # the kept of x
+        Stream(2 * heads * width),
+        Gemm(heads, 1, n, width),
+        Stream(2 * heads * n),
+        Stream(heads * n),  # the CLS row
+        SORT,
+        Stream(4 * batch * m, launches=3),  # positions of the kept, prefix in front
+        Stream(2 * batch * m * geometry.dim),
+        *_mixing(geometry, batch, m, n, fused, sized),  # their queries alone
+        Stream(2 * batch * m * geometry.dim),  # the kept of x
     ]
 
 
 def _pomt(geometry: Geometry, batch: int, n: int, m: int, fused: bool, sized: bool) -> List[Kernel]:
     heads, width = batch * geometry.heads, geometry.dim
     join: List[Kernel] = [
-        Stream(2 * batch * m * width), Gemm(batch, 1, width, n), Stream(2 * batch * m * width),  # kept, mean, together
+        Stream(2 * batch * m * width),
+        Gemm(batch, 1, width, n),
+        Stream(2 * batch * m * width),  # kept, mean, together
     ]
     return [
         # It scores by the whole attention matrix, which only explicit attention has.
         *_mixing(geometry, batch, n, n, False, sized),
-        Stream(heads * n * n), Stream(batch * n * n),                  # maximum over heads, sum over rows
-        Stream(2 * batch * n, launches=2),                             # over each image's maximum
-        Stream(batch * n * width), Stream(4 * batch * n, launches=3),  # values: maximum over heads, sum, softmax, +
-        SORT, Stream(4 * batch * m, launches=3),                       # positions of the kept, prefix in front
-        Stream(4 * batch * n, launches=3),                             # weights of the mean
-        *join, *join,                                                  # of x, and of what attention gave
+        Stream(heads * n * n),
+        Stream(batch * n * n),  # maximum over heads, sum over rows
+        Stream(2 * batch * n, launches=2),  # over each image's maximum
+        Stream(batch * n * width),
+        Stream(4 * batch * n, launches=3),  # values: maximum over heads, sum, softmax, +
+        SORT,
+        Stream(4 * batch * m, launches=3),  # positions of the kept, prefix in front
+        Stream(4 * batch * n, launches=3),  # weights of the mean
+        *join,
+        *join,  # of x, and of what attention gave
     ]
 
 
@@ -119,20 +138,31 @@ def _tome(geometry: Geometry, batch: int, n: int, m: int, fused: bool, sized: bo
     merged = n - m
     a, b = (n + 1) // 2, n // 2
     join: List[Kernel] = [
-        Stream(2 * batch * merged * width), Gemm(batch, b, width, merged),  # gather, sum by a small matrix
-        Stream(5 * batch * b * width, launches=2),                          # + b · share
-        Stream(2 * batch * (a - merged) * width), Stream(2 * batch * m * width),  # unmerged, together
+        Stream(2 * batch * merged * width),
+        Gemm(batch, b, width, merged),  # gather, sum by a small matrix
+        Stream(5 * batch * b * width, launches=2),  # + b · share
+        Stream(2 * batch * (a - merged) * width),
+        Stream(2 * batch * m * width),  # unmerged, together
     ]
     return [
-        Stream(batch * n * (width + head)), Stream(4 * batch * n * head, launches=2),  # mean over heads, normalised
-        Gemm(batch, a, b, head), Stream(batch * a * b),                # similarity, best match
-        SORT, SORT, Stream(4 * batch * a, launches=4),                 # who merges, and into whom
-        Stream(4 * batch * b * merged, launches=4), Stream(4 * batch * b, launches=4),  # the matrix, sizes, shares
-        *_mixing(geometry, batch, n, n, fused, sized), *join, *join,   # of x, and of what attention gave
-        Stream(2 * batch * m, launches=2),                             # sizes
+        Stream(batch * n * (width + head)),
+        Stream(4 * batch * n * head, launches=2),  # mean over heads, normalised
+        Gemm(batch, a, b, head),
+        Stream(batch * a * b),  # similarity, best match
+        SORT,
+        SORT,
+        Stream(4 * batch * a, launches=4),  # who merges, and into whom
+        Stream(4 * batch * b * merged, launches=4),
+        Stream(4 * batch * b, launches=4),  # the matrix, sizes, shares
+        *_mixing(geometry, batch, n, n, fused, sized),
+        *join,
+        *join,  # of x, and of what attention gave
+        Stream(2 * batch * m, launches=2),  # sizes
     ]
 
 
 _REDUCTIONS: Dict[str, Callable[[Geometry, int, int, int, bool, bool], List[Kernel]]] = {
-    "topk": _topk, "pomt": _pomt, "tome": _tome,
+    "topk": _topk,
+    "pomt": _pomt,
+    "tome": _tome,
 }

@@ -1,0 +1,76 @@
+"""SIGKILL of the agent, of the measured child and of the coordinator, each in mid-sweep.
+
+Afterwards the job finishes, and the stored keys equal those of an uninterrupted sweep: none missing, none twice.
+"""
+
+import os
+import signal
+
+import pytest
+
+from tailfleet_coordinator import bundled
+from tailfleet_coordinator.plan import design
+from tailfleet_schema.board import BoardKind
+from tailfleet_schema.campaign import CampaignRequest, CampaignState, SweepSettings
+
+pytestmark = pytest.mark.slow
+
+COUNTS = ",".join(str(count) for count in range(20, 198, 8))
+SWEEP = SweepSettings(counts=COUNTS, rounds=4, calls=4, fresh=True)
+
+
+@pytest.fixture(scope="module")
+def board(farm):
+    farm.enroll("here")
+    return "here"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(farm, board):
+    """What a sweep that nothing disturbs stores; equal to what was ordered."""
+    keys = finish(farm, begin(farm, board))
+    (spec,) = [spec for spec in bundled.models() if spec.name == "digits_vit"]
+    units = design.sweep_units(spec.geometry, ["topk"], COUNTS, BoardKind.PHYSICAL)
+    assert keys == sorted(tuple(unit.key(number)) for unit in units for number in range(SWEEP.rounds))
+    return keys
+
+
+def begin(farm, board):
+    return farm.fleet.run_campaign(CampaignRequest(["digits_vit"], [board], ["topk"], objective=None, sweep=SWEEP))
+
+
+def in_the_middle(farm, campaign):
+    """Wait until some results are stored, and tell how many; far fewer than all."""
+    return farm.until("results are stored", lambda: len(farm.stored_keys(campaign)))
+
+
+def finish(farm, campaign):
+    status = farm.wait_campaign(campaign)
+    assert status.state is CampaignState.DONE, status
+    return farm.stored_keys(campaign)
+
+
+def test_kill_the_measured_child(farm, board, uninterrupted):
+    campaign = begin(farm, board)
+    assert 0 < in_the_middle(farm, campaign) < len(uninterrupted)
+    os.kill(farm.worker_pid(board), signal.SIGKILL)
+    assert finish(farm, campaign) == uninterrupted
+    assert farm.query("SELECT attempt > 1 FROM jobs WHERE campaign_id = ?", campaign) == [(1,)]
+
+
+def test_kill_the_agent(farm, board, uninterrupted):
+    campaign = begin(farm, board)
+    assert 0 < in_the_middle(farm, campaign) < len(uninterrupted)
+    agent, child = farm.supervisor_pid(board), farm.worker_pid(board)
+    os.kill(agent, signal.SIGKILL)
+    farm.until("the orphaned child ends by itself", lambda: not os.path.exists(f"/proc/{child}"))
+    farm.restart_agent(board)
+    assert finish(farm, campaign) == uninterrupted
+
+
+def test_kill_the_coordinator(farm, board, uninterrupted):
+    campaign = begin(farm, board)
+    assert 0 < in_the_middle(farm, campaign) < len(uninterrupted)
+    farm.coordinator.kill()
+    farm.start_coordinator()
+    assert finish(farm, campaign) == uninterrupted

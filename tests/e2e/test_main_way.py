@@ -1,0 +1,149 @@
+"""The whole way with real processes: enrol → sweep → curve → plan → schedule → verify → report."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tailfleet_schema.campaign import CampaignRequest, CampaignState, Objective, SweepSettings
+from tailfleet_schema.errors import TailfleetError
+
+pytestmark = pytest.mark.slow
+
+OBJECTIVE = Objective(max_accuracy_drop=2.0, latency_share=0.8)
+SMALL_SWEEP = SweepSettings(counts="50,99,148,197", rounds=2, calls=2)
+
+
+@pytest.fixture(scope="module")
+def campaign(farm):
+    farm.enroll("here")
+    farm.enroll("modelled", "jetson-tx2")
+    campaign = farm.fleet.run_campaign(
+        CampaignRequest(
+            models=["digits_vit", "deit_small_patch16_224"],
+            boards=["here", "modelled"],
+            methods=["topk", "pomt"],
+            planners=["optimal", "pomt-rule"],
+            objective=OBJECTIVE,
+            sweep=SMALL_SWEEP,
+        )
+    )
+    return campaign, farm.wait_campaign(campaign)
+
+
+def run(farm, *arguments):
+    """The command line as a person runs it."""
+    environment = {**os.environ, "TAILFLEET_URL": farm.fleet.url, "TAILFLEET_TOKEN": farm.token, "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "tailfleet_coordinator.cli.main", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=farm.folder,
+    )
+
+
+def test_every_step_comes_through(campaign):
+    _, status = campaign
+    assert status.state is CampaignState.DONE
+    assert {(step.board, step.model, step.phase) for step in status.steps} == {
+        (board, model, "done") for board in ("here", "modelled") for model in ("digits_vit", "deit_small_patch16_224")
+    }
+
+
+def test_curves_are_stored_with_documented_columns(farm, campaign):
+    frame = farm.fleet.curves(model="digits_vit", board="here")
+    assert (frame["board_kind"] == "physical").all()
+    curve = frame[frame["part"] == "model"].set_index("tokens")
+    assert sorted(curve.index) == [50, 99, 148, 197]
+    assert (curve["quiet_ns"] > 0).all()
+    assert curve.loc[50, "quiet_ns"] < curve.loc[197, "quiet_ns"]
+    assert (curve["calls"] == 4).all()
+    modelled = farm.fleet.curves(model="digits_vit", board="modelled")
+    assert (modelled["board_kind"] == "virtual").all()
+
+
+def test_the_report_holds_what_was_measured(farm, campaign):
+    report = farm.fleet.report(campaign[0])
+    assert {(row.board, row.model) for row in report.rows} == {
+        (board, model) for board in ("here", "modelled") for model in ("digits_vit", "deit_small_patch16_224")
+    }
+    for row in report.rows:
+        assert row.board_kind == ("virtual" if row.board == "modelled" else "physical")
+        assert row.verdict
+        if row.schedule_digest is None:
+            assert row.measured_ns is None
+            continue
+        assert row.measured_low_ns <= row.measured_ns <= row.measured_high_ns
+        assert row.speedup == pytest.approx(row.dense_ns / row.measured_ns, rel=1e-6)
+        if row.model == "digits_vit":
+            assert row.top1_dense >= 95.0
+            assert row.top1_computed_on == ("host" if row.board == "modelled" else "board")
+        else:
+            assert row.top1_dense is None
+    assert any(row.schedule_digest for row in report.rows if row.model == "deit_small_patch16_224")
+
+
+def test_a_second_campaign_reuses_the_curves(farm, campaign):
+    again = farm.fleet.run_campaign(
+        CampaignRequest(["digits_vit"], ["modelled"], ["topk"], objective=OBJECTIVE, sweep=SMALL_SWEEP)
+    )
+    status = farm.wait_campaign(again)
+    assert status.state is CampaignState.DONE
+    assert farm.stored_keys(again) == []
+    assert "reuse" in status.steps[0].note
+
+
+def test_no_job_row_is_made_outside_a_campaign(farm, campaign):
+    assert farm.query("SELECT count(*) FROM jobs WHERE campaign_id IS NULL") == [(0,)]
+
+
+def test_the_command_line_tells_the_three_uses(farm, campaign, tmp_path):
+    boards = run(farm, "board", "list")
+    assert boards.returncode == 0
+    assert "modelled" in boards.stdout
+    assert "virtual" in boards.stdout
+    line = run(farm, "board", "enroll", "nano-7")
+    assert "loopback" in line.stderr + line.stdout
+    shown = run(farm, "curve", "show", "digits_vit", "here")
+    assert shown.returncode == 0, shown.stderr
+    assert "197" in shown.stdout
+    for form in ("csv", "parquet", "json"):
+        out = tmp_path / f"curves.{form}"
+        assert run(farm, "curve", "export", "--out", str(out)).returncode == 0
+        assert out.stat().st_size > 0
+    report = run(farm, "campaign", "report", campaign[0], "--out", str(tmp_path / "report"))
+    assert report.returncode == 0, report.stderr
+    assert json.loads((tmp_path / "report" / "table.json").read_text())
+    assert (tmp_path / "report" / "index.html").exists()
+    assert list((tmp_path / "report").glob("**/*.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["campaign", "run", "--models", "no-such"], "unknown model 'no-such'"),
+        (["campaign", "run", "--boards", "no-such"], "unknown board 'no-such'"),
+        (["campaign", "run", "--method", "magic"], "magic"),
+        (["campaign", "run", "--objective", "fast"], "cannot read the objective"),
+        (["campaign", "status", "no-such"], "no-such"),
+        (["curve", "show", "digits_vit", "no-such"], "no-such"),
+        (["board", "enroll", "here"], "here"),
+        (["schedule", "show", "ffff"], "ffff"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence(farm, campaign, arguments, words):
+    done = run(farm, *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_a_wrong_token_is_refused(farm, campaign):
+    from tailfleet_coordinator.client import Fleet
+
+    with pytest.raises(TailfleetError):
+        Fleet(farm.fleet.url, "not-a-token").boards()

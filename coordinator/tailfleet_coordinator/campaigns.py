@@ -48,7 +48,8 @@ def wanted_profile(request: CampaignRequest, model: ModelSpec) -> list[Unit]:
     """The judged units that plans of ``model`` rest on; none without an objective or without labelled images."""
     if request.objective is None or model.dataset is None:
         return []
-    units = [unit for method in request.methods for unit in design.profile_units(model.geometry, method)]
+    methods = dict.fromkeys(method for _, method in request.plans())
+    units = [unit for method in methods for unit in design.profile_units(model.geometry, method)]
     if "pomt-rule" in request.planners:
         units += design.input_units(model.geometry)
     return units
@@ -117,7 +118,8 @@ def report_of(store: Store, campaign: Campaign) -> CampaignReport:
 
 def _in_order(request: CampaignRequest, plans: Iterable[tuple[str, str, Plan]]) -> list[tuple[str, str, Plan]]:
     """By planner and method as they were asked for, whichever was planned first."""
-    return sorted(plans, key=lambda plan: (request.planners.index(plan[0]), request.methods.index(plan[1])))
+    order = request.plans()
+    return sorted(plans, key=lambda plan: order.index((plan[0], plan[1])))
 
 
 def _iso(moment: datetime) -> str:

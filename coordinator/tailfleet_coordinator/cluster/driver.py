@@ -368,8 +368,7 @@ def covers(measured: Iterable[Unit], wanted: Iterable[Unit]) -> bool:
 
 def _unplanned(request: CampaignRequest, plans: list[StoredPlan]) -> list[tuple[str, str]]:
     known = {(plan.planner, plan.method) for plan in plans}
-    wanted = [(planner, method) for planner in request.planners for method in request.methods]
-    return [pair for pair in wanted if pair not in known]
+    return [pair for pair in request.plans() if pair not in known]
 
 
 def _of_method(profile: list[UnitResult], method: str) -> list[UnitResult]:

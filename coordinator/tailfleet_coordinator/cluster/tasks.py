@@ -80,29 +80,31 @@ def run_profile(job: Job, artifacts: Mapping[str, bytes]) -> Iterator[list[UnitR
     with tempfile.TemporaryDirectory(prefix="tailfleet-profile-") as folder:
         for sha256, content in artifacts.items():
             (Path(folder) / sha256).write_bytes(content)
-        with (Path(folder) / "log").open("wb") as log:
+        log = Path(folder) / "log"
+        with log.open("wb") as sink:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tailfleet_agent.worker"],
                 cwd=folder,
                 env=scrubbed(os.environ),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=log,
+                stderr=sink,
                 start_new_session=True,
             )
-        try:
-            yield from _events(process, WorkerOrder(job, artifacts=folder), Path(folder) / "log")
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with process:
+            try:
+                yield from _events(process, WorkerOrder(job, artifacts=folder), log)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def _events(process: "subprocess.Popen[bytes]", order: WorkerOrder, log: Path) -> Iterator[list[UnitResult] | Failure]:
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(codec.dumps(order).encode() + b"\n")
-    process.stdin.flush()
+    with contextlib.suppress(BrokenPipeError), process.stdin:
+        # A worker that is dead already tells so by its silence below.
+        process.stdin.write(codec.dumps(order).encode() + b"\n")
     gathered: list[UnitResult] = []
     told = time.monotonic()
     for line in process.stdout:

@@ -129,12 +129,14 @@ def test_a_profile_is_taken_once_for_all_boards_and_campaigns(lab, campaigning, 
     campaigning.run(virtual, far)
     profiles = [count for name, count in campaigning.tasks.started if name.startswith("profile")]
     assert len(profiles) == 1
-    ask(lab, "c2", "modelled", models=["seeing"], objective=HALF, planners=["optimal", "pomt-rule"])
+    both = ["optimal", "pomt-rule"]
+    ask(lab, "c2", "modelled", models=["seeing"], objective=HALF, methods=["topk", "pomt"], planners=both)
     campaigning.run(virtual, campaign_id="c2")
     more = [count for name, count in campaigning.tasks.started if name.startswith("profile")][1:]
     assert len(more) == 1
-    assert 0 < more[0] < profiles[0]
-    assert lab.sql("SELECT DISTINCT part FROM profiles ORDER BY part") == [("input",), ("loss",)]
+    found = lab.sql("SELECT part, label, count(*) FROM profiles GROUP BY part, label ORDER BY part, label")
+    assert [(part, label) for part, label, _ in found] == [("input", ""), ("loss", "pomt"), ("loss", "topk")]
+    assert sum(count for _, _, count in found) == profiles[0] + more[0]
 
 
 def test_a_profile_whose_process_dies_goes_on_where_it_was(lab, campaigning, virtual):

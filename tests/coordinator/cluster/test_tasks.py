@@ -1,0 +1,58 @@
+"""The work of Ray tasks, run in this process: the agent's real worker on bundled images, and plans."""
+
+from tailfleet_coordinator import bundled
+from tailfleet_coordinator.cluster import tasks
+from tailfleet_schema.curve import Part, Unit
+from tailfleet_schema.errors import Blame
+from tailfleet_schema.job import Failure, Job, JobKind
+from tailfleet_schema.workload import Workload
+
+
+def order():
+    (dataset, content) = bundled.datasets()[0]
+    model = next(model for model in bundled.models() if model.dataset == dataset.name)
+    units = [Unit(Part.LOSS, 197, 99, "topk", 6), Unit(Part.INPUT, 197, 197)]
+    job = Job("p", JobKind.PROFILE, Workload(model), units, 1, 1, 0, dataset=dataset, images=20)
+    return job, {dataset.sha256: content, model.checkpoint_sha256: bundled.checkpoint_bytes()}
+
+
+def test_a_profile_is_judged_by_the_agent_s_own_worker(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    job, artifacts = order()
+    results = [result for batch in tasks.run_profile(job, artifacts) for result in batch]
+    judged = {result.unit: result.judgement for result in results}
+    assert set(judged) == set(job.units)
+    assert judged[job.units[1]].correct >= 18
+    assert judged[job.units[0]].computed_on == "host"
+
+
+def test_a_worker_that_cannot_go_on_says_why():
+    job, artifacts = order()
+    found = list(tasks.run_profile(job, {name: content for name, content in artifacts.items() if len(content) > 1e6}))
+    assert isinstance(found[-1], Failure)
+    assert "not on this board" in found[-1].sentence
+
+
+def test_a_worker_that_dies_is_a_failure(monkeypatch):
+    monkeypatch.setattr(tasks.sys, "executable", "/bin/true")
+    job, artifacts = order()
+    found = list(tasks.run_profile(job, artifacts))
+    assert isinstance(found[-1], Failure)
+    assert "before it was done" in found[-1].sentence
+
+
+def test_ray_s_own_variables_are_kept_from_the_worker():
+    ours = {"PATH": "/bin", "HOME": "/root", "LD_LIBRARY_PATH": "/opt"}
+    rays = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAY_JOB_ID", "CUDA_VISIBLE_DEVICES", "SPT_NOENV"], "1")
+    assert tasks.scrubbed({**ours, **rays}) == ours
+
+
+def test_a_plan_that_cannot_be_made_is_a_failure_in_words(campaigning):
+    from tailfleet_coordinator.plan.planner import PlanInput
+    from tailfleet_schema.campaign import Objective
+
+    model = campaigning.lab.model
+    found = tasks.run_plans([PlanInput(model, "topk", "optimal", Objective(latency_share=0.5), [], [])])
+    assert isinstance(found, Failure)
+    assert found.blame is Blame.AUTHOR

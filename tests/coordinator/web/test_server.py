@@ -1,0 +1,112 @@
+"""``serve`` as a process: ready, alone on its folder, gone without a trace; and it may be killed."""
+
+import contextlib
+import json
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tailfleet_coordinator.client import Fleet
+from tailfleet_coordinator.cluster.ray_runtime import session_dir
+from tailfleet_coordinator.settings import Settings
+from tailfleet_coordinator.web.server import serve
+from tailfleet_schema.errors import ConfigurationError
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from tailfleet_coordinator.settings import Settings
+from tailfleet_coordinator.web.server import serve
+serve(Settings(state_dir=Path(sys.argv[1]), port=0, ray_cpus=1))
+"""
+PATIENCE_SECONDS = 60.0
+
+
+def start(state):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(state)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ready(process, state):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (state / "coordinator.json").exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+    return json.loads((state / "coordinator.json").read_text())
+
+
+def with_parent(pid):
+    """Processes of Ray that ``pid`` started, or that what it started did."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found, new = set(), {pid}
+    while new:
+        new = {child for child, parent in parents.items() if parent in new}
+        found |= new
+    return found
+
+
+def gone(pids):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while alive := [pid for pid in pids if runs(pid)]:
+        assert time.monotonic() < deadline, alive
+
+
+def runs(pid):
+    """Whether the process runs; one that ended and that nobody has asked about does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_coordinator_s_life(tmp_path):
+    state = tmp_path / "state"
+    process = start(state)
+    known = ready(process, state)
+    assert stat.S_IMODE((state / "coordinator.json").stat().st_mode) == 0o600
+    assert known["token"] not in (state / "tailfleet.sqlite").read_bytes().decode("latin-1")
+    with Fleet(known["url"], known["token"]) as fleet:
+        assert fleet.health().status == "ok"
+        assert set(fleet.models()["name"]) == {"deit_small_patch16_224", "digits_vit"}
+        assert not fleet.datasets().empty
+
+    with pytest.raises(ConfigurationError, match="another coordinator already runs"):
+        serve(Settings(state_dir=state))
+    with pytest.raises(ConfigurationError, match="cannot listen"):
+        serve(Settings(state_dir=tmp_path / "other", port=int(known["url"].rpartition(":")[2])))
+
+    children = with_parent(process.pid)
+    assert children
+    # Ray's two node agents look for a vanished head for another minute before they end; they are idle.
+    children = {pid for pid in children if b"Agent" not in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    gone(children)
+
+    process = start(state)
+    (state / "coordinator.json").unlink(missing_ok=True)
+    again = ready(process, state)
+    children = with_parent(process.pid)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0
+    assert out == ""
+    gone(children)
+    assert not session_dir(state).exists()
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(again["url"].rpartition(":")[2]))) != 0

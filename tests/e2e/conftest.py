@@ -18,8 +18,9 @@ import pytest
 from tailfleet_coordinator.client import Fleet
 from tailfleet_schema.campaign import CampaignState
 
-PATIENCE_SECONDS = 150.0
+PATIENCE_SECONDS = 300.0
 LEASE_SECONDS = 4.0
+LOOK_SECONDS = 0.25
 
 
 def until(what, look, seconds=PATIENCE_SECONDS):
@@ -29,7 +30,8 @@ def until(what, look, seconds=PATIENCE_SECONDS):
         answer = look()
         if answer:
             return answer
-        time.sleep(0.05)
+        # Not oftener: who looks takes time from who is measured.
+        time.sleep(LOOK_SECONDS)
     raise AssertionError(f"not within {seconds:.0f} s: {what}")
 
 
@@ -90,10 +92,12 @@ class Farm:
         self.folder = folder
         self.state = folder / "state"
         self.coordinator = None
+        self.fleet = None
         self.agents = {}
         self.port = 0
 
     def start_coordinator(self):
+        self.close_fleet()
         ready = self.state / "coordinator.json"
         ready.unlink(missing_ok=True)
         command = [
@@ -177,7 +181,12 @@ class Farm:
             )
         )
 
+    def close_fleet(self):
+        if self.fleet is not None:
+            self.fleet.close()
+
     def end(self):
+        self.close_fleet()
         for agent in self.agents.values():
             agent.end()
         if self.coordinator is not None:

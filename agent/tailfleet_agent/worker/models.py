@@ -87,8 +87,8 @@ def _architecture(spec: ModelSpec) -> nn.Module:
         )
     try:
         if spec.architecture == OWN_CLASS:
-            return VisionTransformer(**spec.arguments)  # type: ignore[no-any-return]
-        return timm.create_model(spec.architecture, pretrained=False, **spec.arguments)  # type: ignore[no-any-return]
+            return VisionTransformer(**spec.arguments)
+        return timm.create_model(spec.architecture, pretrained=False, **spec.arguments)
     except (TypeError, ValueError, AssertionError, KeyError, RuntimeError) as error:
         raise InputError(
             "timm {} cannot build {!r} with {}: {}".format(timm.__version__, spec.architecture, spec.arguments, error)

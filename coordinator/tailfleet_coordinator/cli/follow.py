@@ -9,7 +9,8 @@ from tailfleet_coordinator.cli.show import console
 from tailfleet_coordinator.client import Fleet
 from tailfleet_schema.campaign import CampaignState, CampaignStatus, StepStatus
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
+"""Not oftener: this machine may be the one that is measured."""
 
 ENDED = ("done", "failed", "cancelled")
 

@@ -140,7 +140,6 @@ class Driver:
             wants_plans=situation.request.objective is not None,
             unprofiled=len(situation.unprofiled[step.model]),
             unplanned=len(unplanned),
-            schedules=len({plan.schedule_digest for plan in plans if plan.schedule_digest is not None}),
             verify=verify.state if verify else None,
         )
         action = decide(facts)
@@ -163,8 +162,7 @@ class Driver:
         elif action is Action.AWAIT_VERIFY:
             self._note(step, "verify", _absence(board))
         else:
-            nothing = situation.request.objective is not None and not facts.schedules
-            self._note(step, "done", "nothing to verify: no plan prunes" if nothing else "")
+            self._note(step, "done", "")
 
     def _usable_curve(
         self, request: CampaignRequest, board: Board, model: ModelSpec, sweep: JobStatus | None

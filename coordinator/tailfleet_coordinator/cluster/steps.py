@@ -39,10 +39,9 @@ class StepFacts:
     """Units of the model's accuracy profile that are not known yet."""
     unplanned: int
     """Planner × method pairs without a plan."""
-    schedules: int
-    """Distinct schedules that were planned; none where every plan says not to prune."""
     verify: JobState | None
-    """Its verification; None: not ordered."""
+    """Its verification; None: not ordered. Where every plan says not to prune, dense alone is verified: that is the
+    operating point then, and a report holds what the board measured of it."""
 
 
 def decide(facts: StepFacts) -> Action:
@@ -58,5 +57,5 @@ def decide(facts: StepFacts) -> Action:
     if facts.unplanned:
         return Action.PROFILE if facts.unprofiled else Action.PLAN
     if facts.verify is None:
-        return Action.VERIFY if facts.schedules else Action.DONE
+        return Action.VERIFY
     return Action.DONE if facts.verify is JobState.DONE else Action.AWAIT_VERIFY

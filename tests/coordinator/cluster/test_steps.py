@@ -8,9 +8,7 @@ import pytest
 from tailfleet_coordinator.cluster.steps import Action, StepFacts, decide
 from tailfleet_schema.job import JobState
 
-START = StepFacts(
-    curve=False, usable_curve=False, sweep=None, wants_plans=True, unprofiled=3, unplanned=2, schedules=0, verify=None
-)
+START = StepFacts(curve=False, usable_curve=False, sweep=None, wants_plans=True, unprofiled=3, unplanned=2, verify=None)
 
 
 @pytest.mark.parametrize(
@@ -27,11 +25,10 @@ START = StepFacts(
         ({"curve": True, "wants_plans": False}, Action.DONE),
         ({"curve": True}, Action.PROFILE),
         ({"curve": True, "unprofiled": 0}, Action.PLAN),
-        ({"curve": True, "unprofiled": 0, "unplanned": 0}, Action.DONE),
-        ({"curve": True, "unprofiled": 0, "unplanned": 0, "schedules": 2}, Action.VERIFY),
-        ({"curve": True, "unplanned": 0, "schedules": 2, "verify": JobState.LEASED}, Action.AWAIT_VERIFY),
-        ({"curve": True, "unplanned": 0, "schedules": 2, "verify": JobState.DONE}, Action.DONE),
-        ({"curve": True, "unplanned": 0, "schedules": 2, "verify": JobState.FAILED}, Action.FAIL),
+        ({"curve": True, "unprofiled": 0, "unplanned": 0}, Action.VERIFY),
+        ({"curve": True, "unplanned": 0, "verify": JobState.LEASED}, Action.AWAIT_VERIFY),
+        ({"curve": True, "unplanned": 0, "verify": JobState.DONE}, Action.DONE),
+        ({"curve": True, "unplanned": 0, "verify": JobState.FAILED}, Action.FAIL),
     ],
 )
 def test_what_comes_next(changes, action):
@@ -40,10 +37,10 @@ def test_what_comes_next(changes, action):
 
 def test_no_situation_orders_what_is_ordered_already():
     states = [None, *JobState]
-    for curve, usable, sweep, wants, unprofiled, unplanned, schedules, verify in itertools.product(
-        (False, True), (False, True), states, (False, True), (0, 1), (0, 1), (0, 1), states
+    for curve, usable, sweep, wants, unprofiled, unplanned, verify in itertools.product(
+        (False, True), (False, True), states, (False, True), (0, 1), (0, 1), states
     ):
-        action = decide(StepFacts(curve, usable, sweep, wants, unprofiled, unplanned, schedules, verify))
+        action = decide(StepFacts(curve, usable, sweep, wants, unprofiled, unplanned, verify))
         assert not (action is Action.SWEEP and (sweep is not None or curve))
         assert not (action is Action.VERIFY and (verify is not None or not wants or unplanned))
         assert not (action is Action.PLAN and unprofiled)

@@ -3,6 +3,7 @@
 import pytest
 
 from tailfleet_coordinator import campaigns
+from tailfleet_coordinator.cluster.driver import TRIES
 from tailfleet_coordinator.cluster.tasks import News
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignState, Objective, SweepSettings
@@ -164,6 +165,8 @@ def test_a_hopeless_profile_fails_its_model_and_no_other(lab, campaigning, virtu
     assert phases(lab) == {("modelled", "seeing"): "failed", ("modelled", "tiny"): "done"}
     assert status(lab).state is CampaignState.DONE
     assert "the process died" in status(lab).steps[0].note
+    tried = [name for name, _ in campaigning.tasks.started if name == "profile:seeing"]
+    assert len(tried) == (TRIES if fault == "crash" else 1)
 
 
 def test_one_board_s_failure_stops_no_other(lab, campaigning, virtual):

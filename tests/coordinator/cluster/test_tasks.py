@@ -16,9 +16,7 @@ def order():
     return job, {dataset.sha256: content, model.checkpoint_sha256: bundled.checkpoint_bytes()}
 
 
-def test_a_profile_is_judged_by_the_agent_s_own_worker(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+def test_a_profile_is_judged_by_the_agent_s_own_worker():
     job, artifacts = order()
     results = [result for batch in tasks.run_profile(job, artifacts) for result in batch]
     judged = {result.unit: result.judgement for result in results}
@@ -42,8 +40,21 @@ def test_a_worker_that_dies_is_a_failure(monkeypatch):
     assert "before it was done" in found[-1].sentence
 
 
+def test_the_worker_starts_without_ray_s_variables(monkeypatch, tmp_path):
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\nenv > {tmp_path}/environment\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(tasks.sys, "executable", str(program))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    list(tasks.run_profile(*order()))
+    told = (tmp_path / "environment").read_text()
+    assert "PATH=" in told
+    assert "OMP_NUM_THREADS" not in told
+
+
 def test_ray_s_own_variables_are_kept_from_the_worker():
     ours = {"PATH": "/bin", "HOME": "/root", "LD_LIBRARY_PATH": "/opt"}
+    assert tasks.scrubbed(ours) == ours
     rays = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAY_JOB_ID", "CUDA_VISIBLE_DEVICES", "SPT_NOENV"], "1")
     assert tasks.scrubbed({**ours, **rays}) == ours
 

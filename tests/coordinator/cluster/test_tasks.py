@@ -2,6 +2,7 @@
 
 from tailfleet_coordinator import bundled
 from tailfleet_coordinator.cluster import tasks
+from tailfleet_schema import codec
 from tailfleet_schema.curve import Part, Unit
 from tailfleet_schema.errors import Blame
 from tailfleet_schema.job import Failure, Job, JobKind
@@ -25,26 +26,32 @@ def test_a_profile_is_judged_by_the_agent_s_own_worker():
     assert judged[job.units[0]].computed_on == "host"
 
 
-def test_a_worker_that_cannot_go_on_says_why():
-    job, artifacts = order()
-    found = list(tasks.run_profile(job, {name: content for name, content in artifacts.items() if len(content) > 1e6}))
-    assert isinstance(found[-1], Failure)
-    assert "not on this board" in found[-1].sentence
+def pretend(monkeypatch, folder, script):
+    """Put a shell script in the place of the worker's interpreter."""
+    program = folder / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(tasks.sys, "executable", str(program))
 
 
-def test_a_worker_that_dies_is_a_failure(monkeypatch):
-    monkeypatch.setattr(tasks.sys, "executable", "/bin/true")
+def test_a_worker_that_cannot_go_on_says_why(monkeypatch, tmp_path):
+    why = Failure("the images are damaged", Blame.LAB, "traceback")
+    said = codec.dumps({"failure": codec.encode(why)})
+    pretend(monkeypatch, tmp_path, f"read order; echo '{said}'; exit 1")
+    assert list(tasks.run_profile(*order()))[-1] == why
+
+
+def test_a_worker_that_dies_is_a_failure(monkeypatch, tmp_path):
+    pretend(monkeypatch, tmp_path, "echo dying >&2")
     job, artifacts = order()
     found = list(tasks.run_profile(job, artifacts))
     assert isinstance(found[-1], Failure)
     assert "before it was done" in found[-1].sentence
+    assert found[-1].detail == "dying\n"
 
 
 def test_the_worker_starts_without_ray_s_variables(monkeypatch, tmp_path):
-    program = tmp_path / "python"
-    program.write_text(f"#!/bin/sh\nenv > {tmp_path}/environment\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(tasks.sys, "executable", str(program))
+    pretend(monkeypatch, tmp_path, f"env > {tmp_path}/environment")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     list(tasks.run_profile(*order()))
     told = (tmp_path / "environment").read_text()

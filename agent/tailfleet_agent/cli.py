@@ -84,8 +84,6 @@ def run(options: Any) -> int:
     """Ask for work until SIGTERM or SIGINT."""
     config = config_room.load(options.home)
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     with config_room.lock(options.home):
         agent = Agent(
             options.home,
@@ -95,6 +93,15 @@ def run(options: Any) -> int:
             lambda: _telemetry(config),
             stopping,
         )
+
+        def stop(*_: Any) -> None:
+            stopping.set()
+            if agent.waiting:
+                # A long poll would be sat out otherwise.
+                sys.exit(0)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
         logging.info("board %s asks %s for work", config.board, config.url)
         agent.run()
     return 0

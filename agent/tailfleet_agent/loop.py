@@ -68,6 +68,8 @@ class Agent:
         self._command = command or worker_command(config.worker_python)
         self._spool = Spool(config_room.path(home, "spool"))
         self._failures = 0
+        self.waiting = False
+        """Whether it only waits for the coordinator's answer: nothing is lost by ending it then."""
 
     def run(self) -> None:
         """Work until ``stopping`` is set. Raises ``Refused`` when the coordinator no longer knows this board."""
@@ -86,7 +88,12 @@ class Agent:
     def step(self, facts: BoardFacts, wait_seconds: float = 20.0) -> bool:
         """Deliver what is due, ask for work once, and do it. Whether there was work."""
         self.drain()
-        lease = self._client.lease(LeaseRequest(facts, wait_seconds, self._telemetry())).lease
+        request = LeaseRequest(facts, wait_seconds, self._telemetry())
+        self.waiting = True
+        try:
+            lease = self._client.lease(request).lease
+        finally:
+            self.waiting = False
         if lease is None:
             return False
         log.info(

@@ -51,7 +51,7 @@ class Settings:
     poll_seconds: float = 20.0
     """The longest a request for work is held back. Below the usual 30 s of proxies, and of ``claimable_seconds``."""
 
-    step_seconds: float = 0.5
+    step_seconds: float = 1.0
     """Pause between two looks at a campaign. A look costs milliseconds of a core that may be measured meanwhile."""
 
     body_bytes: int = 64 * 1024 * 1024

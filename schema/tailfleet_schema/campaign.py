@@ -30,8 +30,7 @@ class Objective:
 
     With ``max_accuracy_drop`` (percentage points of top-1): the fastest schedule that loses no more. With
     a latency budget, as a share of dense or in nanoseconds: the schedule within it that loses least. With
-    both: models that have labelled images get the fastest schedule that loses no more, and the verdict says
-    whether that meets the budget; models without are planned by the budget alone.
+    both: the accuracy limit for models that have labelled images, the budget for those that have none.
     With ``utility_alpha`` = α: argmax of α·(1 − L/L_dense) + (1 − α)·A/A_dense.
     """
 

@@ -152,6 +152,8 @@ class WorkerOrder:
     virtual_profile: Optional[str] = None
     handshake: bool = False
     """Wait for a line (``go`` or ``stop``) on standard input after each result."""
+    judge_threads: Optional[int] = None
+    """Threads for judged units; None: as many as torch takes. Timed units always get those, as users' programs do."""
 
 
 @dataclass(frozen=True)

@@ -61,15 +61,18 @@ class Process:
         os.kill(self.pid, signal.SIGKILL)
         self._popen.wait()
 
-    def end(self):
+    def end(self, group=False):
+        """SIGTERM to it (or to all it started, too), then SIGKILL to what is left."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGTERM)
+            (os.killpg if group else os.kill)(self.pid, signal.SIGTERM)
         try:
-            return self._popen.wait(30)
+            self._popen.wait(30)
         except subprocess.TimeoutExpired:
+            pass
+        finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-            return self._popen.wait()
+            self._popen.wait()
 
 
 def children(pid):
@@ -132,6 +135,7 @@ class Farm:
         until(f"{name} is online", lambda: self.board(name) is not None and self.board(name)["online"])
 
     def restart_agent(self, name):
+        self.agents[name].end(group=True)
         self._agent(name, ["python3", "tailfleet-agent.pyz", "run"])
 
     def _agent(self, name, command):
@@ -188,7 +192,7 @@ class Farm:
     def end(self):
         self.close_fleet()
         for agent in self.agents.values():
-            agent.end()
+            agent.end(group=True)
         if self.coordinator is not None:
             self.coordinator.end()
 

@@ -95,6 +95,12 @@ class _Session:
         def open_judge() -> Any:
             from tailfleet_agent.worker.judge import Judge
 
+            # Several virtual boards may share this host; predictions do not depend on threads, their speed does.
+            threads = order.judge_threads or (1 if profile is not None else None)
+            if threads is not None:
+                import torch
+
+                torch.set_num_threads(threads)
             return Judge(job, order.artifacts, computed_on, device="cpu" if computed_on == "host" else _device()).judge
 
         results = run.run(

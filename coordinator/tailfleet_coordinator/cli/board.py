@@ -1,7 +1,8 @@
 """``tailfleet board``: enrol boards and list them."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
+import pandas
 import typer
 
 from tailfleet_coordinator.cli.show import console, fleet, table
@@ -29,9 +30,30 @@ def enroll(
 @app.command("list")
 def list_boards() -> None:
     """Every board with its hardware and software."""
-    table(
-        "boards", fleet().boards(), "no board is enrolled yet; tailfleet board enroll NAME prints the line that does it"
+    frame = fleet().boards()
+    shown = pandas.DataFrame(
+        {
+            "board": frame["name"],
+            "kind": frame["kind"] + frame["virtual_profile"].map(lambda name: f" ({name})" if name else ""),
+            "online": frame["online"],
+            "hardware": [_hardware(row) for row in frame.to_dict("records")],
+            "software": [_software(row) for row in frame.to_dict("records")],
+            "last seen (UTC)": frame["last_seen_at"],
+        }
     )
+    table("boards", shown, "no board is enrolled yet; tailfleet board enroll NAME prints the line that does it")
+
+
+def _hardware(row: dict[str, Any]) -> str:
+    parts = [row["soc"] or row["cpu"], f"{row['cpu_cores']} cores", f"{row['memory_bytes'] / 2**30:.0f} GiB"]
+    if row["gpu"]:
+        parts.append(f"{row['gpu']}, {row['gpu_sms']} SMs" if row["gpu_sms"] else row["gpu"])
+    return ", ".join([*parts, row["architecture"]])
+
+
+def _software(row: dict[str, Any]) -> str:
+    named = [(name, row[name]) for name in ("l4t", "cuda", "torch", "timm", "python") if row[name]]
+    return ", ".join([row["os"], *(f"{name} {version}" for name, version in named)])
 
 
 @app.command()

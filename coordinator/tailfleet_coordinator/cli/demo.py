@@ -51,6 +51,8 @@ def demo(
     ),
 ) -> None:
     """Run the main job on this machine: enrol, sweep, plan, ship, measure, report."""
+    # Ended from outside, it ends what it started, as it does on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
@@ -228,8 +230,9 @@ def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Ask the process and all it started to end; make them, when they do not."""
-    _signal(process, signal.SIGTERM)
+    """Ask the process to end, which ends what it started in good order; then end what is left of its group."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:

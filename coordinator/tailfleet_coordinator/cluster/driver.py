@@ -97,8 +97,9 @@ class Driver:
             if step.phase not in ENDED:
                 self._advance_step(situation, step)
         for model, missing in situation.unprofiled.items():
-            if missing:
-                self._profile(model, missing)
+            # One task for each method: they share nothing but the dense pass, and each has a core.
+            for label in sorted({unit.label for unit in missing}):
+                self._profile(model, label, [unit for unit in missing if unit.label == label])
         return not self._end_if_over()
 
     def stop(self) -> None:
@@ -209,15 +210,17 @@ class Driver:
         self._note(step, "verify", _absence(board))
 
     def _await_profile(self, step: Step) -> None:
-        name = f"profile:{step.model}"
-        if name in self._failures:
-            self._fail(step, self._failures[name])
+        tasks = profile_task(step.model, "")
+        failure = next((self._failures[name] for name in sorted(self._failures) if name.startswith(tasks)), None)
+        if failure is not None:
+            self._fail(step, failure)
             return
-        self._note(step, "profile", "" if name in self._running else "waits while this machine is measured")
+        under_way = any(name.startswith(tasks) for name in self._running)
+        self._note(step, "profile", "" if under_way else "waits while this machine is measured")
 
-    def _profile(self, model_name: str, missing: list[Unit]) -> None:
-        """Start judging what is missing of the model's profile, unless that is under way or hopeless."""
-        name = f"profile:{model_name}"
+    def _profile(self, model_name: str, label: str, missing: list[Unit]) -> None:
+        """Start judging what is missing of one method in the model's profile, unless under way or hopeless."""
+        name = profile_task(model_name, label or "input")
         if name in self._failures or not self._may_start(name):
             return
         model = self._store.get_model(model_name)
@@ -350,6 +353,11 @@ def verification(
         schedules=schedules,
         dataset=dataset,
     )
+
+
+def profile_task(model: str, label: str) -> str:
+    """Name of the task that profiles ``label`` of ``model``."""
+    return f"profile:{model}:{label}"
 
 
 def covers(measured: Iterable[Unit], wanted: Iterable[Unit]) -> bool:

@@ -24,6 +24,10 @@ from tailfleet_schema.messages import WorkerEvent, WorkerOrder
 NEWS_SECONDS = 1.0
 """Results of a profile are handed on so often."""
 
+PROFILE_CORES = 1
+"""A profile asks Ray for so many cores and uses no more threads: others run beside it, and threads that outnumber
+cores fight for them."""
+
 HARMFUL = (
     "OMP_",
     "MKL_",
@@ -93,7 +97,7 @@ def run_profile(job: Job, artifacts: Mapping[str, bytes]) -> Iterator[list[UnitR
             )
         with process:
             try:
-                yield from _events(process, WorkerOrder(job, artifacts=folder), log)
+                yield from _events(process, WorkerOrder(job, artifacts=folder, judge_threads=PROFILE_CORES), log)
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -142,7 +146,9 @@ class RayTasks:
 
         self._ray: Any = ray
         # Retries are the campaign's: what is known by then need not be done again.
-        self._run_profile = self._ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(run_profile)
+        self._run_profile = self._ray.remote(num_cpus=PROFILE_CORES, max_retries=0, num_returns="streaming")(
+            run_profile
+        )
         self._run_plans = self._ray.remote(num_cpus=1, max_retries=0)(run_plans)
         self._profiles: dict[str, Any] = {}
         self._plans: dict[str, Any] = {}

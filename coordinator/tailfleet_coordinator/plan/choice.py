@@ -80,7 +80,7 @@ def _budget_ns(objective: Objective, dense: Prediction) -> float | None:
 
 
 def _fastest(options: Options, most_drop: float) -> Choice:
-    """The fastest point that loses at most ``most_drop``. If it misses a budget, so does every other."""
+    """The fastest point that loses at most ``most_drop``."""
     allowed = np.flatnonzero(options.loss <= most_drop + 1e-9)
     limit = f"{options.method} that keeps top-1 within {points(most_drop)}"
     faster = [int(i) for i in allowed if options.latency_ns[i] < options.dense.ns * (1 - 1e-9)]

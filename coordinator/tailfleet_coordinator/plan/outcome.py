@@ -147,10 +147,8 @@ def _after_measuring(
     budget_ns = objective.latency_ns
     if objective.latency_share is not None:
         budget_ns = round(objective.latency_share * dense_time.ns)
-    if budget_ns is not None and time.ns - time.half_ns > budget_ns:
-        if drop is not None and limit is not None:
-            # It was chosen as the fastest within the accuracy limit: nothing else would meet the budget either.
-            return True, f"{PRUNE}{figures}; misses the budget of {in_ms(budget_ns)}"
+    limited = drop is not None and limit is not None
+    if not limited and budget_ns is not None and time.ns - time.half_ns > budget_ns:
         over = f"{in_ms(time.ns)} measured against a budget of {in_ms(budget_ns)}"
         return False, f"{DO_NOT_PRUNE}it does not meet the budget, {over}: {figures}"
     return True, f"{PRUNE}{figures}"

@@ -44,14 +44,14 @@ def list_boards() -> None:
     table("boards", shown, "no board is enrolled yet; tailfleet board enroll NAME prints the line that does it")
 
 
-def _hardware(row: dict[str, Any]) -> str:
+def _hardware(row: dict[Any, Any]) -> str:
     parts = [row["soc"] or row["cpu"], f"{row['cpu_cores']} cores", f"{row['memory_bytes'] / 2**30:.0f} GiB"]
     if row["gpu"]:
         parts.append(f"{row['gpu']}, {row['gpu_sms']} SMs" if row["gpu_sms"] else row["gpu"])
     return ", ".join([*parts, row["architecture"]])
 
 
-def _software(row: dict[str, Any]) -> str:
+def _software(row: dict[Any, Any]) -> str:
     named = [(name, row[name]) for name in ("l4t", "cuda", "torch", "timm", "python") if row[name]]
     return ", ".join([row["os"], *(f"{name} {version}" for name, version in named)])
 

@@ -31,13 +31,17 @@ def enroll(
 def list_boards() -> None:
     """Every board with its hardware and software."""
     frame = fleet().boards()
+    # What a board does not have is None among its facts, and NaN once pandas has had it.
+    rows = [
+        {name: None if pandas.isna(value) else value for name, value in row.items()} for row in frame.to_dict("records")
+    ]
     shown = pandas.DataFrame(
         {
             "board": frame["name"],
-            "kind": frame["kind"] + frame["virtual_profile"].map(lambda name: f" ({name})" if name else ""),
+            "kind": frame["kind"] + [f" ({row['virtual_profile']})" if row["virtual_profile"] else "" for row in rows],
             "online": frame["online"],
-            "hardware": [_hardware(row) for row in frame.to_dict("records")],
-            "software": [_software(row) for row in frame.to_dict("records")],
+            "hardware": [_hardware(row) for row in rows],
+            "software": [_software(row) for row in rows],
             "last seen (UTC)": frame["last_seen_at"],
         }
     )
@@ -47,7 +51,7 @@ def list_boards() -> None:
 def _hardware(row: dict[Any, Any]) -> str:
     parts = [row["soc"] or row["cpu"], f"{row['cpu_cores']} cores", f"{row['memory_bytes'] / 2**30:.0f} GiB"]
     if row["gpu"]:
-        parts.append(f"{row['gpu']}, {row['gpu_sms']} SMs" if row["gpu_sms"] else row["gpu"])
+        parts.append(f"{row['gpu']}, {int(row['gpu_sms'])} SMs" if row["gpu_sms"] else row["gpu"])
     return ", ".join([*parts, row["architecture"]])
 
 

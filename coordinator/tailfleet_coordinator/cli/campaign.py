@@ -7,7 +7,7 @@ import typer
 
 from tailfleet_coordinator.cli import objective as objectives
 from tailfleet_coordinator.cli.follow import follow
-from tailfleet_coordinator.cli.show import console, fleet, json_text, table
+from tailfleet_coordinator.cli.show import console, fleet, json_text, say, table
 from tailfleet_coordinator.client import Fleet
 from tailfleet_schema.campaign import METHODS, CampaignRequest, CampaignState, CampaignStatus, SweepSettings
 from tailfleet_schema.errors import InputError, LabError
@@ -62,10 +62,10 @@ def status(
         table("campaigns", fleet().campaigns(), "no campaign was run yet")
         return
     answer = fleet().campaign(campaign)
-    console.print(f"campaign {answer.id}: {answer.state.value}, created {answer.created_at}")
+    say(f"campaign {answer.id}: {answer.state.value}, created {answer.created_at}")
     for step in answer.steps:
         note = f"  ({step.note})" if step.note else ""
-        console.print(f"  {step.board:<22} {step.model:<24} {step.phase:<8} {step.done}/{step.total}{note}")
+        say(f"  {step.board:<22} {step.model:<24} {step.phase:<8} {step.done}/{step.total}{note}")
 
 
 @app.command()
@@ -86,15 +86,15 @@ def report(
 def cancel(campaign: Annotated[str, typer.Argument(help="A campaign's id.")]) -> None:
     """Stop a campaign; what was measured stays."""
     fleet().cancel(campaign)
-    console.print(f"campaign {campaign} is cancelled")
+    say(f"campaign {campaign} is cancelled")
 
 
 def start(here: Fleet, request: CampaignRequest, wait: bool) -> None:
     """Hand ``request`` in, and follow it to its end where ``wait`` says so."""
     campaign = here.run_campaign(request)
-    console.print(f"campaign {campaign}: {len(request.boards)} boards × {len(request.models)} models")
+    say(f"campaign {campaign}: {len(request.boards)} boards × {len(request.models)} models")
     if not wait:
-        console.print(f"tailfleet campaign status {campaign} tells its progress")
+        say(f"tailfleet campaign status {campaign} tells its progress")
         return
     answer, _ = follow(here, campaign)
     if request.objective is not None:
@@ -120,7 +120,7 @@ def print_report(here: Fleet, campaign: str, out: Path | None) -> None:
 
     answer = here.report(campaign)
     if not answer.rows:
-        console.print(
+        say(
             "nothing is planned in this campaign"
             if not here.campaign(campaign).finished_at
             else "this campaign was a sweep alone: tailfleet curve list shows what it measured"
@@ -129,7 +129,7 @@ def print_report(here: Fleet, campaign: str, out: Path | None) -> None:
     console.print(report_table.render(answer.rows))
     if out is not None:
         files = write_report(answer, here.curves(), out)
-        console.print(f"written to {files.page}, {files.table_json} and {files.table_csv}")
+        say(f"written to {files.page}, {files.table_json} and {files.table_csv}")
 
 
 def split(text: str) -> list[str]:

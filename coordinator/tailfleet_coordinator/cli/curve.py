@@ -27,11 +27,9 @@ class Format(str, Enum):
 @app.command("list")
 def list_curves(model: Model = None, board: Board = None) -> None:
     """One line a curve."""
-    table(
-        "curves",
-        fleet().curve_list(model=model, board=board),
-        "no curve is stored yet; tailfleet sweep run measures one",
-    )
+    frame = fleet().curve_list(model=model, board=board)
+    shown = ["curve_id", "board", "board_kind", "model", "backend", "dtype", "batch", "stable", "measured_at"]
+    table("curves", frame[shown], "no curve is stored yet; tailfleet sweep run measures one")
 
 
 @app.command()

@@ -21,7 +21,7 @@ import typer
 
 from tailfleet_coordinator.cli.campaign import raise_unless_done
 from tailfleet_coordinator.cli.follow import follow
-from tailfleet_coordinator.cli.show import console
+from tailfleet_coordinator.cli.show import console, say
 from tailfleet_coordinator.client import Fleet
 from tailfleet_schema.campaign import CampaignRequest, Objective, SweepSettings
 from tailfleet_schema.errors import InternalError, LabError
@@ -60,12 +60,12 @@ def demo(
     with contextlib.ExitStack() as stack:
         fleet = stack.enter_context(_coordinator(folder))
         seconds["start coordinator"] = time.monotonic() - began
-        console.print(f"coordinator at {fleet.url} (Ray, SQLite in {_shown(folder / 'state')})")
+        say(f"coordinator at {fleet.url} (Ray, SQLite in {_shown(folder / 'state')})")
         agents = stack.enter_context(_agents(fleet, folder))
         seconds["enroll boards"] = time.monotonic() - began - sum(seconds.values())
         stored = fleet.curve_list(model=None, board=None)
         if not stored.empty:
-            console.print(f"{len(stored)} curves are stored from an earlier run and are reused where they still fit")
+            say(f"{len(stored)} curves are stored from an earlier run and are reused where they still fit")
         campaign = fleet.run_campaign(
             CampaignRequest(
                 models=MODELS,
@@ -75,7 +75,7 @@ def demo(
                 sweep=SweepSettings(),
             )
         )
-        console.print(
+        say(
             f"campaign {campaign}: {len(BOARDS)} boards × {len(MODELS)} models. Objective: digits_vit as fast as"
             " possible with at most 1 point of top-1 lost (calibration images);\n"
             "deit_small_patch16_224 has random weights here, so it is planned by latency alone: 0.8 of dense."
@@ -88,7 +88,7 @@ def demo(
         seconds["total"] = time.monotonic() - began
         # The figure a benchmark reads: seconds in which at least one board × model was in the phase.
         (folder / "report" / "phases.json").write_text(json.dumps(seconds, indent=2) + "\n")
-        console.print("seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
+        say("seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
         raise_unless_done(status)
 
 
@@ -100,8 +100,8 @@ def _report(fleet: Fleet, campaign: str, out: Path) -> None:
     console.print()
     console.print(table.render(report.rows))
     files = write_report(report, fleet.curves(), out)
-    console.print(f"table:  {_shown(files.table_json)}\n        {_shown(files.table_csv)}")
-    console.print(f"curves: {_shown(files.page)} and {len(files.pictures)} pictures beside it")
+    say(f"table:  {_shown(files.table_json)}\n        {_shown(files.table_csv)}")
+    say(f"curves: {_shown(files.page)} and {len(files.pictures)} pictures beside it")
 
 
 @contextlib.contextmanager
@@ -194,7 +194,7 @@ def _await_enrolled(fleet: Fleet, agents: dict[str, "subprocess.Popen[bytes]"], 
             time.sleep(LOOK_SECONDS)
     for board in BOARDS:
         what = f"VIRTUAL board, latencies modelled on a {board.profile}" if board.profile else "this machine, measured"
-        console.print(f"board {board.name}: {what}")
+        say(f"board {board.name}: {what}")
 
 
 def _readdress(home: Path, url: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from tailfleet_coordinator.cli.show import console
+from tailfleet_coordinator.cli.show import console, say
 from tailfleet_coordinator.client import Fleet
 from tailfleet_schema.campaign import CampaignState, CampaignStatus, StepStatus
 
@@ -50,7 +50,7 @@ def follow(
                 elif seen.get(key) != (step.phase, step.note):
                     seen[key] = (step.phase, step.note)
                     note = f"  ({step.note})" if step.note else ""
-                    console.print(f"  {step.board:<22} {step.model:<24} {step.phase}{note}")
+                    say(f"  {step.board:<22} {step.model:<24} {step.phase}{note}")
             if status.state is not CampaignState.RUNNING:
                 return status, seconds
             check()

@@ -59,6 +59,12 @@ def main() -> None:
         # The reader of a pipe has seen enough; nothing more can be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception as error:
+        if os.environ.get("TAILFLEET_DEBUG"):
+            raise
+        typer.echo(f"tailfleet: this is a bug in tailfleet: {type(error).__name__}: {error}", err=True)
+        typer.echo("  mend: run it again as `tailfleet --debug …` and report what that prints", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """``tailfleet schedule``: the schedules that campaigns planned."""
 
+import json
 from typing import Annotated
 
 import typer
 
-from tailfleet_coordinator.cli.show import fleet, json_text, table
+from tailfleet_coordinator.cli.show import fleet, json_text, runs, table
 
 app = typer.Typer(help="Planned schedules: list, show.", no_args_is_help=True)
 
@@ -15,11 +16,10 @@ def list_schedules(
     board: Annotated[str | None, typer.Option(help="Only this board.")] = None,
 ) -> None:
     """One line a schedule and board."""
-    table(
-        "schedules",
-        fleet().schedules(board=board, model=model),
-        "no schedule is planned yet; tailfleet campaign run plans",
-    )
+    frame = fleet().schedules(board=board, model=model)
+    frame["digest"] = frame["digest"].str[:12]
+    frame["keep"] = [runs(json.loads(keep)) for keep in frame["keep"]]
+    table("schedules", frame, "no schedule is planned yet; tailfleet campaign run plans")
 
 
 @app.command()

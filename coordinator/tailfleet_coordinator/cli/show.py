@@ -1,10 +1,12 @@
 """How the command line prints: tables, times, and the one place that makes a ``Fleet``."""
 
+import itertools
 import math
 import os
 import sys
 from typing import Any
 
+import numpy
 import pandas
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +32,11 @@ def table(title: str, frame: pandas.DataFrame, empty: str) -> None:
         return
     drawn = Table(title=title, title_justify="left")
     for column in frame.columns:
-        drawn.add_column(heading(str(column)), justify="left" if frame[column].dtype == object else "right")
+        drawn.add_column(
+            heading(str(column)),
+            justify="right" if pandas.api.types.is_numeric_dtype(frame[column]) else "left",
+            overflow="fold",
+        )
     for row in frame.itertuples(index=False):
         drawn.add_row(*(cell(column, value) for column, value in zip(frame.columns, row, strict=True)))
     console.print(drawn)
@@ -47,11 +53,21 @@ def cell(column: str, value: Any) -> str:
         return "–"
     if column.endswith("_ns"):
         return f"{value / 1e6:.3f}"
-    if isinstance(value, bool):
+    if isinstance(value, (bool, numpy.bool_)):
         return "yes" if value else "no"
     if isinstance(value, pandas.Timestamp):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     return str(value)
+
+
+def say(text: str) -> None:
+    """Print a line whole, however long: it may be copied or searched."""
+    console.print(text, soft_wrap=True, highlight=False)
+
+
+def runs(keep: list[int]) -> str:
+    """Counts of a schedule for people: ``197×3 62×9``."""
+    return " ".join(f"{count}×{len(list(group))}" for count, group in itertools.groupby(keep))
 
 
 def json_text(value: object) -> None:

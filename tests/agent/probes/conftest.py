@@ -106,7 +106,7 @@ BOARDS = {"nano": NANO, "tx2": TX2, "orin": ORIN, "desktop": DESKTOP}
 
 
 @pytest.fixture
-def boards() -> dict[str, dict[str, str]]:
+def boards():
     """The files of each board, by path."""
     return BOARDS
 

@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Sequence
 
 import pytest
 
@@ -42,7 +41,7 @@ CURVE = (
 
 
 @pytest.fixture
-def make_job() -> Callable[..., Job]:
+def make_job():
     """A job of the tiny model; every field can be set."""
 
     def make(
@@ -63,17 +62,16 @@ def make_job() -> Callable[..., Job]:
 
 
 @pytest.fixture
-def run_worker() -> Callable[..., tuple[int, list[WorkerEvent], str]]:
+def run_worker():
     """Runs the real child: (exit status, events, standard error)."""
 
-    def run(
-        text: str, arguments: Sequence[str] = ("-m", "tailfleet_agent.worker"), **environment: str
-    ) -> tuple[int, list[WorkerEvent], str]:
+    def run(text: str, arguments: Sequence[str] = ("-m", "tailfleet_agent.worker"), **environment: str):
         done = subprocess.run(
             [sys.executable, *arguments],
             input=text,
-            capture_output=True,
-            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
             timeout=120,
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         )

@@ -237,7 +237,13 @@ def test_a_bare_python_36_is_told_the_one_command(run_worker):
 
 
 def test_facts_of_a_virtual_board_are_the_modelled_ones():
-    done = subprocess.run([*WORKER, "facts", "--virtual", "agx-orin"], capture_output=True, timeout=30, check=True)
+    done = subprocess.run(
+        [*WORKER, "facts", "--virtual", "agx-orin"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=30,
+        check=True,
+    )
 
     facts = json.loads(done.stdout)
     assert (facts["gpu_sms"], facts["architecture"], facts["torch"]) == (16, "aarch64", None)
@@ -249,7 +255,8 @@ def test_facts_of_a_machine_without_torch_are_blank(tmp_path):
         (tmp_path / (name + ".py")).write_text("raise RuntimeError('a broken wheel')\n")
     done = subprocess.run(
         [*WORKER, "facts"],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         timeout=30,
         check=True,
         env={**os.environ, "PYTHONPATH": ahead_of_path(tmp_path)},
@@ -267,7 +274,9 @@ def test_facts_of_a_machine_without_torch_are_blank(tmp_path):
     ],
 )
 def test_a_wrong_command_line_gets_one_sentence(arguments, status, words):
-    done = subprocess.run([*WORKER, *arguments], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [*WORKER, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=30
+    )
 
     assert done.returncode == status
     assert done.stdout == ""

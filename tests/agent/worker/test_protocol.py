@@ -185,7 +185,7 @@ def test_a_missing_torch_is_told_with_the_command_that_installs_it(make_job, run
     assert status == protocol.FAILED
     assert failure.blame is Blame.CONFIGURATION
     assert failure.sentence.startswith("torch is not installed for {}".format(sys.executable))
-    assert "-m pip install torch" in failure.sentence
+    assert protocol.install_command() in failure.sentence
 
 
 def test_old_pythons_are_told_the_last_versions_that_they_can_have(monkeypatch):

@@ -44,10 +44,9 @@ class Entry:
                 for line in file:
                     if len(results) == most:
                         break
-                    try:
-                        results.append(codec.loads(UnitResult, line))
-                    except DecodeError:
-                        continue
+                    result = _result(line)
+                    if result is not None:
+                        results.append(result)
         except FileNotFoundError:
             pass
         return results
@@ -55,9 +54,13 @@ class Entry:
     def delivered(self, count: int) -> None:
         """Forget the ``count`` oldest results."""
         with open(self._lines, "rb") as file:
-            lines = [line for line in file if line.endswith(b"\n")]
-        remaining = [line for line in lines if _is_result(line)][count:]
-        write_durably(self._lines, b"".join(remaining))
+            while count:
+                line = file.readline()
+                if not line:
+                    break
+                count -= _result(line) is not None
+            remaining = file.read()
+        write_durably(self._lines, remaining)
 
     def finish(self, request: FinishRequest) -> None:
         """Keep how the run ended; to be delivered after all results."""
@@ -97,9 +100,9 @@ class Spool:
         return [Entry(self._folder, job, attempt) for _, job, attempt in sorted(found)]
 
 
-def _is_result(line: bytes) -> bool:
+def _result(line: bytes) -> Optional[UnitResult]:
+    """The result that a line holds; None for one that a cut left unfinished."""
     try:
-        codec.loads(UnitResult, line)
+        return codec.loads(UnitResult, line)
     except DecodeError:
-        return False
-    return True
+        return None

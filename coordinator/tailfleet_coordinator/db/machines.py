@@ -5,7 +5,7 @@ one, wait while it is measured, and let a waiting measurement pass, so that neit
 transaction of who asks; a use that is not renewed runs out by the database's clock.
 """
 
-from sqlalchemy import Connection, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, SQLColumnExpression, delete, exists, insert, select, update
 
 from tailfleet_coordinator.db.engine import Now
 from tailfleet_coordinator.db.tables import BoardTable, JobTable, MachineUseTable
@@ -16,6 +16,13 @@ from tailfleet_schema.job import JobState
 def job_holder(job_id: str) -> str:
     """The name under which a job uses a machine."""
     return f"job:{job_id}"
+
+
+def is_measured(machine_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
+    """In a query: whether a physical board has the machine for itself now."""
+    return exists().where(
+        MachineUseTable.machine_id == machine_id, MachineUseTable.exclusive, MachineUseTable.expires_at > Now()
+    )
 
 
 def machine_is_free(connection: Connection, machine_id: str, exclusive: bool, claimable_seconds: float) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, literal, select, update
 
 from tailfleet_coordinator.db.engine import Now
-from tailfleet_coordinator.db.machines import job_holder, machine_is_free, release_machine, take_machine
+from tailfleet_coordinator.db.machines import is_measured, job_holder, machine_is_free, release_machine, take_machine
 from tailfleet_coordinator.db.rows import Claim, JobStatus
 from tailfleet_coordinator.db.store_results import ResultQueries
 from tailfleet_coordinator.db.tables import (
@@ -72,11 +72,20 @@ class JobQueries(ResultQueries):
             return True
 
     def find_boards_with_work(self, board_ids: Iterable[int]) -> set[int]:
-        """Those of the boards for which a job waits; whether their machine is free is judged when they claim."""
+        """Those of the boards for which a job waits and whose machine is not being measured.
+
+        Whether a board may have its job is judged when it claims. Boards beside a measured one are left out here, so
+        that they do not claim in vain, four times a second, on the machine that is measured.
+        """
         with self.reading() as connection:
             rows = connection.execute(
                 select(JobTable.board_id)
-                .where(JobTable.board_id.in_(list(board_ids)), JobTable.state == JobState.QUEUED.value)
+                .join(BoardTable, BoardTable.id == JobTable.board_id)
+                .where(
+                    JobTable.board_id.in_(list(board_ids)),
+                    JobTable.state == JobState.QUEUED.value,
+                    ~is_measured(BoardTable.machine_id),
+                )
                 .distinct()
             )
             return set(rows.scalars())

@@ -35,6 +35,14 @@ def test_while_a_machine_is_measured_nothing_else_computes_on_it(lab, physical, 
     assert use(lab)
 
 
+def test_boards_beside_a_measured_one_do_not_even_claim(lab, physical, virtual, jobs):
+    assert lab.store.find_boards_with_work([physical, virtual]) == {physical, virtual}
+    lab.claim(physical)
+    assert lab.store.find_boards_with_work([virtual]) == set()
+    lab.sql("UPDATE machine_uses SET expires_at = '2026-01-01 00:00:00.000000'")
+    assert lab.store.find_boards_with_work([virtual]) == {virtual}
+
+
 def test_a_measurement_waits_for_who_computes_and_is_next(lab, physical, virtual, jobs):
     lab.sql("UPDATE boards SET last_seen_at = NULL WHERE name = 'here'")
     assert use(lab)

@@ -55,6 +55,13 @@ def wanted_profile(request: CampaignRequest, model: ModelSpec) -> list[Unit]:
     return units
 
 
+def profiled_units(store: Store, model: ModelSpec) -> set[Unit]:
+    """Which units of the model's accuracy profile are known: all that progress and decisions ask."""
+    if model.dataset is None:
+        return set()
+    return store.list_profiled_units(model_digest(model), store.get_dataset(model.dataset).sha256)
+
+
 def stored_profile(store: Store, model: ModelSpec) -> list[UnitResult]:
     """What is known of the model's accuracy profile."""
     if model.dataset is None:
@@ -84,7 +91,7 @@ def _step(store: Store, campaign: Campaign, step: Step, jobs: dict[tuple[int, st
     elif step.phase == "profile":
         model = store.get_model(step.model)
         wanted = set(wanted_profile(campaign.request, model))
-        done, total = len(wanted & {result.unit for result in stored_profile(store, model)}), len(wanted)
+        done, total = len(wanted & profiled_units(store, model)), len(wanted)
     return StepStatus(step.board, step.model, step.phase, done, total, step.note)
 
 

@@ -6,6 +6,7 @@ import pandas
 import typer
 
 from tailfleet_coordinator.cli.show import console, fleet, table
+from tailfleet_schema.errors import InputError
 
 app = typer.Typer(help="Enrol boards and list them.", no_args_is_help=True)
 
@@ -66,8 +67,6 @@ def show(name: Annotated[str, typer.Argument(help="A board's name.")]) -> None:
     frame = fleet().boards()
     rows = frame[frame["name"] == name]
     if rows.empty:
-        from tailfleet_schema.errors import InputError
-
         raise InputError(f"no board is called {name!r}", mend="tailfleet board list")
     for column, value in rows.iloc[0].items():
         console.print(f"{str(column).replace('_', ' ')}: {value}")

@@ -1,5 +1,6 @@
 """``tailfleet campaign``: fleet-wide schedule generation, its progress, its report."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -41,16 +42,8 @@ def run(
 ) -> None:
     """Measure what is missing, plan for every board and model, ship, and measure the schedules on the boards."""
     here = fleet()
-    request = CampaignRequest(
-        models=names(models, here.models()["name"].tolist(), "model"),
-        boards=names(boards, here.boards()["name"].tolist(), "board"),
-        methods=list(METHODS) if method == "all" else split(method),
-        planners=split(planner),
-        objective=objectives.parse(objective),
-        sweep=SweepSettings(counts, rounds, calls, fresh),
-        batch=batch,
-    )
-    start(here, request, wait)
+    asked = sweep_request(here, models, boards, method, SweepSettings(counts, rounds, calls, fresh), batch)
+    start(here, replace(asked, planners=split(planner), objective=objectives.parse(objective)), wait)
 
 
 @app.command()
@@ -87,6 +80,20 @@ def cancel(campaign: Annotated[str, typer.Argument(help="A campaign's id.")]) ->
     """Stop a campaign; what was measured stays."""
     fleet().cancel(campaign)
     say(f"campaign {campaign} is cancelled")
+
+
+def sweep_request(
+    here: Fleet, models: str, boards: str, method: str, sweep: SweepSettings, batch: int
+) -> CampaignRequest:
+    """A campaign that measures and plans nothing, of what the options name. Raises ``InputError``."""
+    return CampaignRequest(
+        models=names(models, here.models()["name"].tolist(), "model"),
+        boards=names(boards, here.boards()["name"].tolist(), "board"),
+        methods=list(METHODS) if method == "all" else split(method),
+        objective=None,
+        sweep=sweep,
+        batch=batch,
+    )
 
 
 def start(here: Fleet, request: CampaignRequest, wait: bool) -> None:

@@ -16,6 +16,9 @@ Model = Annotated[str | None, typer.Option(help="Only this model.")]
 Board = Annotated[str | None, typer.Option(help="Only this board.")]
 
 
+FIGURES = ("quiet_ns", "quiet_low_ns", "quiet_high_ns", "p50_ns", "p90_ns", "calls")
+
+
 class Format(str, Enum):
     """Forms a curve can be exported in."""
 
@@ -50,27 +53,11 @@ def show(
     kind = "VIRTUAL board: modelled latency" if first["board_kind"] == "virtual" else "measured"
     stable = "stable" if first["stable"] else f"unstable: {first['unstable_reason']}"
     console.print(f"{model} on {board} ({kind}), {first['backend']} {first['dtype']}, batch {first['batch']}, {stable}")
+    place = ["tokens"] if part == "model" else ["part", "method", "tokens", "kept"]
     if part != "all":
         frame = frame[frame["part"] == part]
-    columns = [
-        "part",
-        "method",
-        "tokens",
-        "kept",
-        "quiet_ns",
-        "quiet_low_ns",
-        "quiet_high_ns",
-        "p50_ns",
-        "p90_ns",
-        "calls",
-    ]
-    if part == "model":
-        columns = columns[2:3] + columns[4:]
-    table(
-        "",
-        frame[columns].sort_values(columns[:1] if part == "model" else columns[:4]),
-        f"the curve has no part {part!r}",
-    )
+    frame = frame.sort_values(place)[[*place, *FIGURES]]
+    table("", frame, f"the curve has no part {part!r}")
 
 
 @app.command()

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from tailfleet_coordinator.cli.campaign import Batch, Calls, Counts, Fresh, Names, Rounds, Wait, names, split, start
+from tailfleet_coordinator.cli.campaign import Batch, Calls, Counts, Fresh, Names, Rounds, Wait, start, sweep_request
 from tailfleet_coordinator.cli.show import fleet
-from tailfleet_schema.campaign import METHODS, CampaignRequest, SweepSettings
+from tailfleet_schema.campaign import SweepSettings
 
 app = typer.Typer(help="Measure curves.", no_args_is_help=True)
 
@@ -27,12 +27,4 @@ def run(
 ) -> None:
     """Measure the curve and the parts of every model on every board."""
     here = fleet()
-    request = CampaignRequest(
-        models=names(models, here.models()["name"].tolist(), "model"),
-        boards=names(boards, here.boards()["name"].tolist(), "board"),
-        methods=list(METHODS) if method == "all" else split(method),
-        objective=None,
-        sweep=SweepSettings(counts, rounds, calls, fresh),
-        batch=batch,
-    )
-    start(here, request, wait)
+    start(here, sweep_request(here, models, boards, method, SweepSettings(counts, rounds, calls, fresh), batch), wait)

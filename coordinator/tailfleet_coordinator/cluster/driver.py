@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tailfleet_coordinator.artifacts import Artifacts
-from tailfleet_coordinator.campaigns import stored_profile, wanted_profile, workload_of
+from tailfleet_coordinator.campaigns import profiled_units, stored_profile, wanted_profile, workload_of
 from tailfleet_coordinator.cluster.steps import Action, StepFacts, decide
 from tailfleet_coordinator.cluster.tasks import News, Tasks
 from tailfleet_coordinator.curves import file_curve
@@ -114,7 +114,7 @@ class Driver:
         unprofiled = {}
         for name in campaign.request.models:
             model = self._store.get_model(name)
-            known = {result.unit for result in stored_profile(self._store, model)}
+            known = profiled_units(self._store, model)
             unprofiled[name] = [unit for unit in wanted_profile(campaign.request, model) if unit not in known]
         return Situation(campaign, jobs, self._store.list_plans(campaign.id), unprofiled)
 

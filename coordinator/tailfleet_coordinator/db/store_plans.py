@@ -43,6 +43,14 @@ class PlanQueries(Database):
         with self.writing() as connection:
             return len(connection.execute(statement.returning(ProfileTable.id), rows).all())
 
+    def list_profiled_units(self, model_digest: str, dataset_sha256: str) -> set[Unit]:
+        """Units of the model's profile on that dataset that are judged already, without their judgements."""
+        query = select(
+            ProfileTable.part, ProfileTable.tokens, ProfileTable.kept, ProfileTable.label, ProfileTable.block
+        ).where(ProfileTable.model_digest == model_digest, ProfileTable.dataset_sha256 == dataset_sha256)
+        with self.reading() as connection:
+            return {_unit(row) for row in connection.execute(query)}
+
     def list_profile(self, model_digest: str, dataset_sha256: str) -> list[UnitResult]:
         """All judged units of the model's profile on that dataset."""
         query = select(ProfileTable).where(
@@ -51,7 +59,7 @@ class PlanQueries(Database):
         with self.reading() as connection:
             return [
                 UnitResult(
-                    Unit(Part(row.part), row.tokens, row.kept, row.label, row.block),
+                    _unit(row),
                     round=0,
                     judgement=codec.loads(Judgement, row.judgement_json),
                 )
@@ -164,3 +172,7 @@ class PlanQueries(Database):
         """The task is over."""
         with self.writing() as connection:
             release_machine(connection, holder)
+
+
+def _unit(row: Any) -> Unit:
+    return Unit(Part(row.part), row.tokens, row.kept, row.label, row.block)

@@ -7,8 +7,10 @@
      ├─ NameTaken         409  the name is in use
      └─ BodyTooLarge      413
     LabError
-     └─ LeaseGone         409  the lease is no longer this board's
+     ├─ LeaseGone         409  the lease is no longer this board's
+     └─ Deposed           503  another coordinator writes to the database now
     ConfigurationError
+     ├─ AnotherWriter     503  a coordinator holds the database
      ├─ TokenRefused      401  who are you
      ├─ RoleRefused       403  not you
      └─ ProtocolRefused   422  an agent of another protocol
@@ -33,6 +35,14 @@ class LeaseGone(LabError):
     """A board spoke for a job that it no longer holds."""
 
 
+class Deposed(LabError):
+    """A coordinator that was taken for dead, and replaced, tried to write."""
+
+
+class AnotherWriter(ConfigurationError):
+    """A live coordinator holds the database already."""
+
+
 class TokenRefused(ConfigurationError):
     """No token, or one that opens nothing."""
 
@@ -50,6 +60,8 @@ _STATUS: tuple[tuple[type[TailfleetError], int], ...] = (
     (NameTaken, 409),
     (BodyTooLarge, 413),
     (LeaseGone, 409),
+    (Deposed, 503),
+    (AnotherWriter, 503),
     (TokenRefused, 401),
     (RoleRefused, 403),
     (ProtocolRefused, 422),

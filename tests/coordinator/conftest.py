@@ -56,8 +56,8 @@ class Lab:
 
     def board(self, name, kind=BoardKind.PHYSICAL, machine="machine-1", seen=True):
         facts = facts_of(kind, machine)
-        self.store.create_enrolment(name, facts.virtual_profile, f"enrol-{name}", 60)
-        self.store.enroll(f"enrol-{name}", facts, f"token-{name}")
+        self.store.create_enrolment(name, facts.virtual_profile, hashed(f"enrol-{name}"), 60)
+        self.store.enroll(hashed(f"enrol-{name}"), facts, hashed(f"{name}-token"))
         (board_id,) = self.store.find_boards([name])
         if seen:
             self.store.see_board(board_id, facts, None)
@@ -143,9 +143,7 @@ class Live:
 
     def board(self, name, *arguments, **options):
         """An enrolled board whose token is ``NAME-token``; its id."""
-        board_id = self.lab.board(name, *arguments, **options)
-        self.lab.sql("UPDATE boards SET token_hash = ? WHERE id = ?", hashed(f"{name}-token"), board_id)
-        return board_id
+        return self.lab.board(name, *arguments, **options)
 
     def close(self):
         self.app.state.waiting.close()

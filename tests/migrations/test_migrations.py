@@ -64,7 +64,7 @@ def test_a_newer_database_is_refused_untouched(url):
 
 def test_an_older_database_is_refused_with_the_command_that_mends_it(url, monkeypatch):
     migrate.prepare(url)
-    monkeypatch.setattr(migrate, "head", lambda: "0002")
+    monkeypatch.setattr(migrate, "head", lambda: "0003")
     with pytest.raises(ConfigurationError, match="older release") as refusal:
         migrate.prepare(url)
     assert refusal.value.mend == "tailfleet db upgrade"

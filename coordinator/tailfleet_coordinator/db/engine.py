@@ -11,12 +11,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Connection, DateTime, Dialect, Engine, Float, event
+from sqlalchemy import Connection, DateTime, Dialect, Engine, Float, Integer, String, column, event, select, table
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement, bindparam
 from sqlalchemy.types import TypeDecorator
 
+from tailfleet_coordinator.refusals import Deposed
 from tailfleet_schema.errors import ConfigurationError
 
 BUSY_SECONDS = 30.0
@@ -99,11 +100,31 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
+def check_epoch(connection: Connection, epoch: int) -> None:
+    """Raise ``Deposed`` unless ``epoch`` is the current one; it stays so until the transaction ends."""
+    # Shared, so that writers do not queue up here; a take-over waits until they are through.
+    found = connection.execute(_EPOCH).first()
+    if found is None or found.epoch != epoch:
+        holder = "another coordinator" if found is None else found.holder
+        raise Deposed(f"this coordinator no longer writes to the database: {holder} has taken over", "ask that one")
+
+
+_leadership = table("leadership", column("id", Integer), column("epoch", Integer), column("holder", String))
+_EPOCH = select(_leadership.c.epoch, _leadership.c.holder).where(_leadership.c.id == 1).with_for_update(read=True)
+
+
 class Database:
     """An open database; safe to share between threads, not between processes (each opens its own)."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, epoch: int | None = None) -> None:
+        """Write as the coordinator of ``epoch``; None: as nobody in particular, until ``take_leadership``."""
         self._engine = open_engine(url)
+        self._epoch = epoch
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch whose coordinator this writes for."""
+        return self._epoch
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -122,10 +143,16 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that may write; undone when the block raises."""
+        """A transaction that may write; undone when the block raises.
+
+        Raises ``Deposed`` where another coordinator has taken over since this one's epoch: the fence stands before
+        every write, so that none can forget it.
+        """
         with self._connect() as connection:
             connection = connection.execution_options(tailfleet_writing=True)
             with connection.begin():
+                if self._epoch is not None:
+                    check_epoch(connection, self._epoch)
                 yield connection
 
     def _connect(self) -> Connection:

@@ -3,7 +3,9 @@
 The migrations lie beside this module in a wheel, at the repository's root in an editable install.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy
 from alembic import command
@@ -11,10 +13,11 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
+from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from tailfleet_coordinator.db.engine import open_engine
-from tailfleet_schema.errors import ConfigurationError
+from tailfleet_schema.errors import ConfigurationError, InternalError
 
 UPGRADE = "tailfleet db upgrade"
 
@@ -77,10 +80,30 @@ def upgrade(url: str) -> None:
     engine = open_engine(url)
     try:
         with engine.connect() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            if connection.dialect.name == "sqlite":
+                _without_references(connection, lambda: _run(config, connection))
+            else:
+                _run(config, connection)
     finally:
         engine.dispose()
+
+
+def _run(config: Config, connection: Connection) -> None:
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _without_references(connection: Connection, change: Callable[[], None]) -> None:
+    """SQLite cannot alter a constraint: the table is made anew, which must not look like the loss of all its rows."""
+    driver: Any = connection.connection.driver_connection
+    driver.execute("PRAGMA foreign_keys = OFF")
+    try:
+        change()
+        broken = driver.execute("PRAGMA foreign_key_check").fetchall()
+    finally:
+        driver.execute("PRAGMA foreign_keys = ON")
+    if broken:
+        raise InternalError(f"the migration left rows of {broken[0][0]} that refer to nothing")
 
 
 def _is_known(revision: str) -> bool:

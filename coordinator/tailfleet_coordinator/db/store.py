@@ -10,12 +10,14 @@ from tailfleet_coordinator.db.store_boards import BoardQueries
 from tailfleet_coordinator.db.store_campaigns import CampaignQueries
 from tailfleet_coordinator.db.store_curves import CurveQueries
 from tailfleet_coordinator.db.store_jobs import JobQueries
+from tailfleet_coordinator.db.store_leadership import LeadershipQueries
 from tailfleet_coordinator.db.store_plans import PlanQueries
 from tailfleet_coordinator.db.store_results import ResultQueries
 from tailfleet_coordinator.db.store_workloads import WorkloadQueries
 
 
 class Store(
+    LeadershipQueries,
     AccessQueries,
     BoardQueries,
     WorkloadQueries,

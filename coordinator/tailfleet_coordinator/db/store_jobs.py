@@ -17,6 +17,7 @@ from tailfleet_coordinator.db.store_results import ResultQueries
 from tailfleet_coordinator.db.tables import (
     BoardTable,
     CampaignTable,
+    JobLogTable,
     JobTable,
     PlanTable,
     ResultTable,
@@ -174,7 +175,7 @@ class JobQueries(ResultQueries):
             missing = job.total - stored
             if job.state != JobState.LEASED.value:
                 return JobState(job.state), missing
-            connection.execute(update(JobTable).where(JobTable.id == job_id).values(log=log[-LOG_CHARACTERS:]))
+            _keep_log(connection, job_id, attempt, log)
             if outcome is Outcome.DONE and missing == 0:
                 return _end(connection, job_id, JobState.DONE, None), 0
             if outcome is Outcome.FAILED:
@@ -291,6 +292,16 @@ def _give_back(
     )
     release_machine(connection, job_holder(job_id))
     return JobState.QUEUED
+
+
+def _keep_log(connection: Connection, job_id: str, attempt: int, log: str) -> None:
+    """Note the end of what the child has said in this attempt so far; an empty text says nothing new."""
+    if not log:
+        return
+    values = {"log": log[-LOG_CHARACTERS:], "stored_at": Now()}
+    known = (JobLogTable.job_id == job_id, JobLogTable.attempt == attempt)
+    if connection.execute(update(JobLogTable).where(*known).values(**values)).rowcount == 0:
+        connection.execute(insert(JobLogTable).values(job_id=job_id, attempt=attempt, **values))
 
 
 def _end(connection: Connection, job_id: str, state: JobState, failure: Failure | None) -> JobState:

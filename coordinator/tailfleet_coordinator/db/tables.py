@@ -29,6 +29,11 @@ ROLES = ("operator", "viewer")
 PHASES = ("waiting", "sweep", "profile", "plan", "verify", "done", "failed", "cancelled")
 
 
+def digest_of(column: str) -> CheckConstraint:
+    """A constraint that ``column`` holds a sha256 in hexadecimal (64 characters)."""
+    return CheckConstraint(f"length({column}) = 64", name=f"{column}_is_a_digest")
+
+
 def one_of(column: str, values: tuple[str, ...] | list[str]) -> CheckConstraint:
     """A constraint that ``column`` holds one of ``values``."""
     return CheckConstraint(f"{column} IN ({', '.join(repr(value) for value in values)})", name=f"{column}_known")
@@ -48,6 +53,9 @@ class BoardTable(Table):
     __table_args__ = (
         one_of("kind", [kind.value for kind in BoardKind]),
         CheckConstraint("(kind = 'virtual') = (virtual_profile IS NOT NULL)", name="profile_exactly_if_virtual"),
+        CheckConstraint("name <> ''", name="name_not_empty"),
+        digest_of("fingerprint"),
+        digest_of("token_hash"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -61,12 +69,18 @@ class BoardTable(Table):
     enrolled_at: Mapped[datetime]
     last_seen_at: Mapped[datetime | None]
     """None until it first asks for work."""
+    revoked_at: Mapped[datetime | None]
+    """Since when its token opens nothing; None while it may speak. Enrolling it again gives it another token."""
 
 
 class EnrolmentTable(Table):
     """A promise that whoever brings the token may enrol as ``board``, once, until it expires."""
 
     __tablename__ = "enrolments"
+    __table_args__ = (
+        CheckConstraint("expires_at > created_at", name="expires_after_its_creation"),
+        digest_of("token_hash"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     board: Mapped[str] = mapped_column(String(64), index=True)
@@ -81,7 +95,19 @@ class TokenTable(Table):
     """A person's or a program's token."""
 
     __tablename__ = "tokens"
-    __table_args__ = (one_of("role", ROLES),)
+    __table_args__ = (
+        one_of("role", ROLES),
+        CheckConstraint("name <> ''", name="name_not_empty"),
+        digest_of("token_hash"),
+        # One good token a name; of the revoked ones there may be many.
+        Index(
+            "uq_tokens_name_good",
+            "name",
+            unique=True,
+            sqlite_where=text("revoked_at IS NULL"),
+            postgresql_where=text("revoked_at IS NULL"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(64))
@@ -95,6 +121,7 @@ class ModelTable(Table):
     """A model that can be swept; ``digest`` is the sha256 of its specification."""
 
     __tablename__ = "models"
+    __table_args__ = (digest_of("digest"),)
 
     name: Mapped[str] = mapped_column(String(128), primary_key=True)
     digest: Mapped[str] = mapped_column(String(64))
@@ -106,6 +133,7 @@ class DatasetTable(Table):
     """Labelled images; ``sha256`` names their artifact."""
 
     __tablename__ = "datasets"
+    __table_args__ = (digest_of("sha256"),)
 
     name: Mapped[str] = mapped_column(String(128), primary_key=True)
     sha256: Mapped[str] = mapped_column(String(64))
@@ -141,6 +169,10 @@ class JobTable(Table):
         one_of("kind", [JobKind.SWEEP.value, JobKind.VERIFY.value]),
         one_of("state", [state.value for state in JobState]),
         CheckConstraint("(state = 'leased') = (lease_expires_at IS NOT NULL)", name="expires_exactly_if_leased"),
+        CheckConstraint(
+            "(state IN ('done', 'failed', 'cancelled')) = (finished_at IS NOT NULL)", name="finished_exactly_if_ended"
+        ),
+        CheckConstraint("state <> 'failed' OR failure_json IS NOT NULL", name="failed_has_reason"),
         CheckConstraint("attempt >= 0", name="attempt_counts"),
         CheckConstraint("total > 0", name="total_positive"),
     )
@@ -165,7 +197,18 @@ class JobTable(Table):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     failure_json: Mapped[str | None]
-    log: Mapped[str] = mapped_column(server_default=text("''"))
+
+
+class JobLogTable(Table):
+    """The end of what the measured child said in one attempt."""
+
+    __tablename__ = "job_logs"
+    __table_args__ = (CheckConstraint("attempt >= 1", name="attempt_counts"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    log: Mapped[str]
+    stored_at: Mapped[datetime]
 
 
 class ResultTable(Table):
@@ -179,6 +222,10 @@ class ResultTable(Table):
         one_of("status", ["ok", "oom"]),
         CheckConstraint("kept >= 1 AND kept <= tokens", name="kept_within_tokens"),
         CheckConstraint("round >= 0", name="round_counts"),
+        CheckConstraint("block >= -1", name="block_counts"),
+        CheckConstraint(
+            "status <> 'ok' OR call_ns_json <> '[]' OR judgement_json IS NOT NULL", name="ok_has_samples_or_judgement"
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -204,6 +251,9 @@ class CurveTable(Table):
     __table_args__ = (
         Index(None, "board_id", "model"),
         CheckConstraint("stable OR unstable_reason <> ''", name="unstable_has_reason"),
+        CheckConstraint("batch >= 1", name="batch_positive"),
+        digest_of("model_digest"),
+        digest_of("fingerprint"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -245,6 +295,9 @@ class ProfileTable(Table):
             "model_digest", "dataset_sha256", "part", "label", "block", "tokens", "kept", name="uq_profiles_unit"
         ),
         one_of("part", [Part.LOSS.value, Part.INPUT.value]),
+        CheckConstraint("kept >= 1 AND kept <= tokens", name="kept_within_tokens"),
+        digest_of("model_digest"),
+        digest_of("dataset_sha256"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -264,6 +317,7 @@ class ScheduleTable(Table):
     """A schedule under its content address."""
 
     __tablename__ = "schedules"
+    __table_args__ = (digest_of("digest"),)
 
     digest: Mapped[str] = mapped_column(String(64), primary_key=True)
     model: Mapped[str] = mapped_column(String(128))
@@ -307,4 +361,25 @@ class MachineUseTable(Table):
     machine_id: Mapped[str] = mapped_column(String(128), index=True)
     holder: Mapped[str] = mapped_column(String(255), unique=True)
     exclusive: Mapped[bool]
+    expires_at: Mapped[datetime]
+
+
+class LeadershipTable(Table):
+    """Which coordinator may write, at most one row. ``epoch`` is the fence: it grows with each take-over, and a writer
+    of an earlier one is refused."""
+
+    __tablename__ = "leadership"
+    __table_args__ = (
+        CheckConstraint("id = 1", name="one_row"),
+        CheckConstraint("epoch >= 1", name="epoch_counts"),
+        CheckConstraint("holder <> ''", name="holder_named"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    epoch: Mapped[int]
+    holder: Mapped[str]
+    """In words, for people: machine, process, state folder."""
+    holder_key: Mapped[str] = mapped_column(String(255))
+    """Names the place that one coordinator at a time can hold; who holds it now knows that the earlier one is dead."""
+    taken_at: Mapped[datetime]
     expires_at: Mapped[datetime]

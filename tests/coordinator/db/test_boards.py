@@ -4,58 +4,59 @@ import pytest
 
 from tailfleet_coordinator.db.rows import Caller
 from tailfleet_coordinator.refusals import NameTaken, TokenRefused, UnknownName
+from tailfleet_coordinator.web.access import hashed
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.errors import InputError
 
 
 def test_an_enrolment_token_is_good_once(lab):
-    lab.store.create_enrolment("nano", None, "promise", 60)
-    assert lab.store.enroll("promise", lab.facts_of(), "token") == "nano"
-    assert lab.store.find_caller("token") == Caller("board", "nano", 1)
+    lab.store.create_enrolment("nano", None, hashed("promise"), 60)
+    assert lab.store.enroll(hashed("promise"), lab.facts_of(), hashed("token")) == "nano"
+    assert lab.store.find_caller(hashed("token")) == Caller("board", "nano", 1)
     with pytest.raises(TokenRefused, match="used already"):
-        lab.store.enroll("promise", lab.facts_of(), "another")
-    assert lab.store.find_caller("another") is None
+        lab.store.enroll(hashed("promise"), lab.facts_of(), hashed("another"))
+    assert lab.store.find_caller(hashed("another")) is None
 
 
 def test_an_enrolment_token_expires(lab):
-    lab.store.create_enrolment("nano", None, "promise", 60)
-    lab.sql("UPDATE enrolments SET expires_at = datetime('now', '-1 second') || '.000000'")
+    lab.store.create_enrolment("nano", None, hashed("promise"), 60)
+    lab.sql("UPDATE enrolments SET created_at = '2020-01-01 00:00:00.000000', expires_at = '2020-01-02 00:00:00.000000'")
     with pytest.raises(TokenRefused, match="expired"):
-        lab.store.enroll("promise", lab.facts_of(), "token")
+        lab.store.enroll(hashed("promise"), lab.facts_of(), hashed("token"))
     with pytest.raises(TokenRefused, match="not known"):
-        lab.store.enroll("guess", lab.facts_of(), "token")
+        lab.store.enroll(hashed("guess"), lab.facts_of(), hashed("token"))
     assert lab.store.list_boards(60) == []
 
 
 def test_a_new_line_makes_the_old_one_void(lab):
-    lab.store.create_enrolment("nano", None, "first", 60)
-    lab.store.create_enrolment("nano", None, "second", 60)
+    lab.store.create_enrolment("nano", None, hashed("first"), 60)
+    lab.store.create_enrolment("nano", None, hashed("second"), 60)
     with pytest.raises(TokenRefused):
-        lab.store.enroll("first", lab.facts_of(), "token")
-    assert lab.store.enroll("second", lab.facts_of(), "token") == "nano"
+        lab.store.enroll(hashed("first"), lab.facts_of(), hashed("token"))
+    assert lab.store.enroll(hashed("second"), lab.facts_of(), hashed("token")) == "nano"
 
 
 def test_the_name_of_a_board_at_work_is_taken(lab):
     lab.board("nano")
     with pytest.raises(NameTaken, match="'nano'"):
-        lab.store.create_enrolment("nano", None, "promise", 60)
+        lab.store.create_enrolment("nano", None, hashed("promise"), 60)
 
 
 def test_a_board_that_lost_the_reply_may_enroll_again(lab):
     lab.board("nano", seen=False)
-    lab.store.create_enrolment("nano", None, "again", 60)
-    assert lab.store.enroll("again", lab.facts_of(), "new token") == "nano"
-    assert lab.store.find_caller("token-nano") is None
-    assert lab.store.find_caller("new token").name == "nano"
+    lab.store.create_enrolment("nano", None, hashed("again"), 60)
+    assert lab.store.enroll(hashed("again"), lab.facts_of(), hashed("new token")) == "nano"
+    assert lab.store.find_caller(hashed("nano-token")) is None
+    assert lab.store.find_caller(hashed("new token")).name == "nano"
     assert len(lab.store.list_boards(60)) == 1
 
 
 def test_another_kind_of_board_than_was_promised_is_refused_and_the_token_stays_good(lab):
-    lab.store.create_enrolment("modelled", "jetson-tx2", "promise", 60)
+    lab.store.create_enrolment("modelled", "jetson-tx2", hashed("promise"), 60)
     for facts in (lab.facts_of(), lab.facts_of(BoardKind.VIRTUAL, profile="jetson-nano")):
         with pytest.raises(InputError, match="virtual jetson-tx2"):
-            lab.store.enroll("promise", facts, "token")
-    assert lab.store.enroll("promise", lab.facts_of(BoardKind.VIRTUAL), "token") == "modelled"
+            lab.store.enroll(hashed("promise"), facts, hashed("token"))
+    assert lab.store.enroll(hashed("promise"), lab.facts_of(BoardKind.VIRTUAL), hashed("token")) == "modelled"
 
 
 def test_a_board_cannot_become_another_kind(lab):
@@ -94,10 +95,10 @@ def test_unknown_boards_and_models_are_named(lab):
 
 
 def test_a_replaced_token_opens_nothing(lab):
-    lab.store.replace_token("local", "operator", "first")
-    lab.store.replace_token("local", "operator", "second")
-    assert lab.store.find_caller("first") is None
-    assert lab.store.find_caller("second") == Caller("operator", "local")
+    lab.store.replace_token("local", "operator", hashed("first"))
+    lab.store.replace_token("local", "operator", hashed("second"))
+    assert lab.store.find_caller(hashed("first")) is None
+    assert lab.store.find_caller(hashed("second")) == Caller("operator", "local")
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_an_interrupted_job_waits_again_a_failed_one_is_over(lab, board, job):
     cause = Failure("no torch", Blame.CONFIGURATION)
     assert lab.store.finish_job(board, job.id, 2, Outcome.FAILED, cause, "last words")[0] is JobState.FAILED
     assert lab.store.list_jobs("c1")[0].failure == cause
-    assert lab.sql("SELECT log FROM jobs") == [("last words",)]
+    assert lab.sql("SELECT attempt, log FROM job_logs") == [(2, "last words")]
     assert lab.claim(board) is None
 
 

@@ -4,6 +4,9 @@ Revision ID: 0002
 Revises: 0001
 """
 
+import json
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -77,6 +80,7 @@ def upgrade() -> None:
         "INSERT INTO job_logs (job_id, attempt, log, stored_at)"
         " SELECT id, attempt, log, COALESCE(finished_at, created_at) FROM jobs WHERE log <> '' AND attempt >= 1"
     )
+    _move_preprocessing_to_models()
     # Of several good tokens of one name the newest stays good.
     op.execute(
         "UPDATE tokens SET revoked_at = created_at WHERE revoked_at IS NULL"
@@ -99,6 +103,42 @@ def upgrade() -> None:
                 batch.drop_column("log")
             for name, condition in checks.items():
                 batch.create_check_constraint(op.f(f"ck_{table}_{name}"), condition)
+
+
+def _move_preprocessing_to_models() -> None:
+    """Mean and deviation of the images were the dataset's; now they are the model's, and part of its digest.
+
+    Digests of the models in stored curves stay as they were: those were measured on models of another digest. The
+    models that come with the coordinator are registered anew when it starts.
+    """
+    normal = {}
+    for name, told in _read("datasets", "name", "spec_json"):
+        normal[name] = {"mean": [told.pop("mean")], "std": [told.pop("std")], "interpolation": "bilinear"}
+        _write("datasets", "name", "spec_json", name, told)
+    for name, told in _read("models", "name", "spec_json"):
+        if told.get("dataset") in normal:
+            told["preprocessing"] = normal[told["dataset"]]
+            _write("models", "name", "spec_json", name, told)
+    for name, told in _read("jobs", "id", "job_json"):
+        model, dataset = told["workload"]["model"], told.get("dataset")
+        if dataset is not None:
+            dataset.pop("mean")
+            dataset.pop("std")
+        if model.get("dataset") in normal:
+            model["preprocessing"] = normal[model["dataset"]]
+        _write("jobs", "id", "job_json", name, told)
+
+
+def _read(table: str, key: str, column: str) -> list[tuple[str, dict[str, Any]]]:
+    rows = op.get_bind().execute(sa.text(f"SELECT {key}, {column} FROM {table}")).all()
+    return [(name, json.loads(text)) for name, text in rows]
+
+
+def _write(table: str, key: str, column: str, name: str, told: dict[str, Any]) -> None:
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    op.get_bind().execute(
+        sa.text(f"UPDATE {table} SET {column} = :text WHERE {key} = :name"), {"text": text, "name": name}
+    )
 
 
 def downgrade() -> None:

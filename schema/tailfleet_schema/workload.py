@@ -1,7 +1,7 @@
 """What is run on a board: a model, its geometry, the images it is judged on, and how it is run."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from tailfleet_schema.errors import InputError
 
@@ -41,6 +41,40 @@ class Geometry:
             raise InputError("dim must be a multiple of heads")
 
 
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+CROP_MODES = ("center", "squash", "border")
+"""How an image of another shape becomes a square, in timm's words: cut, distorted, or padded."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes a model's input, as timm's data config has it; part of the model, hence of every curve's
+    and every judgement's identity."""
+
+    mean: List[float]
+    """Of each channel, in units of 0 … 1; one value serves all channels."""
+    std: List[float]
+    interpolation: str = "bicubic"
+    crop_share: float = 1.0
+    """The image is resized to image size / ``crop_share`` and cut to the image size (timm's ``crop_pct``)."""
+    crop_mode: str = "center"
+
+    def __post_init__(self) -> None:
+        if not self.mean or len(self.mean) != len(self.std):
+            raise InputError("mean and std need one value each for every channel")
+        if not all(value > 0 for value in self.std):
+            raise InputError("std must be positive")
+        if self.interpolation not in INTERPOLATIONS:
+            raise InputError(
+                "unknown interpolation {!r}; known: {}".format(self.interpolation, ", ".join(INTERPOLATIONS))
+            )
+        if self.crop_mode not in CROP_MODES:
+            raise InputError("unknown crop_mode {!r}; known: {}".format(self.crop_mode, ", ".join(CROP_MODES)))
+        if not 0 < self.crop_share <= 1:
+            raise InputError("crop_share must lie above 0 and be at most 1")
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A model by name: how timm builds it, and the weights it is given."""
@@ -55,26 +89,47 @@ class ModelSpec:
     """Content address of an ``.npz`` of weights; None means random weights, seeded: latency only."""
     dataset: Optional[str] = None
     """Name of the dataset whose images it is judged on; None means there are none."""
+    preprocessing: Optional[Preprocessing] = None
+    """Needed where there is a dataset."""
+    pretrained: bool = False
+    """The weights are timm's own for that architecture, and every board that runs it fetches them itself."""
+
+    def __post_init__(self) -> None:
+        if self.pretrained and self.checkpoint_sha256 is not None:
+            raise InputError("a model has a checkpoint or timm's pretrained weights, not both")
+        if self.dataset is not None and self.preprocessing is None:
+            raise InputError("a model with a dataset needs its preprocessing")
+
+
+ARRAYS = "arrays"
+FILES = "files"
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Labelled images in one content-addressed ``.npz``.
+    """Labelled images, split once and for all into parts that share none; ``sha256`` names images, labels and splits.
 
-    The file holds ``images`` uint8 (n, h, w) or (n, h, w, 3), ``labels`` int64 (n,), and int64 index arrays
-    ``train``, ``calibration``, ``evaluation`` that share no image.
+    ``arrays``: one ``.npz`` of ``images`` uint8 (n, h, w) or (n, h, w, 3), ``labels`` int64 (n,), and int64 index
+    arrays ``train``, ``calibration``, ``evaluation``. ``files``: a JSON index of image files (path, class, split and
+    sha256 of each); the files themselves come from the pack, or lie in a folder that the board names.
     """
 
     name: str
     sha256: str
     classes: int
-    mean: float
-    std: float
-    """Pixels become ``(image / 255 - mean) / std`` after bilinear resizing to the model's image size."""
     calibration_images: int
     evaluation_images: int
     source: str
     """Where the images come from, in words."""
+    form: str = ARRAYS
+    pack_sha256: Optional[str] = None
+    """Content address of the zip of the image files; None for ``arrays``, and where boards must have them already."""
+
+    def __post_init__(self) -> None:
+        if self.form not in (ARRAYS, FILES):
+            raise InputError("unknown form {!r}; known: {}, {}".format(self.form, ARRAYS, FILES))
+        if self.form == ARRAYS and self.pack_sha256 is not None:
+            raise InputError("only a dataset of files has a pack")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec, Workload
 
 GEOMETRY = Geometry(2, 8, 2, 16, 5, 1, 8, 4, 1, 3)
 WORKLOAD = Workload(ModelSpec("tiny", "VisionTransformer", GEOMETRY), backend="virtual")
-DATASET = DatasetSpec("d", "0" * 64, 3, 0.5, 0.5, 4, 4, "made up")
+DATASET = DatasetSpec("d", "0" * 64, 3, 4, 4, "made up")
 
 
 def job(**changes):

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as functional
 
 from tailfleet_schema.errors import InputError, LabError
-from tailfleet_schema.workload import DatasetSpec, Geometry
+from tailfleet_schema.workload import DatasetSpec, ModelSpec
 
 SPLITS = ("train", "calibration", "evaluation")
 
@@ -28,18 +28,19 @@ class Images:
     """uint8 (n, h, w) or (n, h, w, 3)"""
     labels: torch.Tensor
     """int64 (n,)"""
-    mean: float
-    std: float
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
 
-    def inputs(self, geometry: Geometry) -> torch.Tensor:
-        """All images as a model of this geometry takes them: fp32 (n, channels, size, size).
+    def inputs(self, model: ModelSpec) -> torch.Tensor:
+        """All images as ``model`` takes them: fp32 (n, channels, size, size).
 
         Bilinear, without antialiasing, the one resampling that torch 1.10 and the newest compute alike.
         Raises ``InputError`` for colour images and a model that takes grey ones.
         """
+        geometry, preprocessing = model.geometry, model.preprocessing
+        if preprocessing is None:
+            raise InputError("model {!r} has no preprocessing, so it cannot be given images".format(model.name))
         images = self.pixels.float() / 255
         images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2)  # (n, 1 or 3, h, w)
         if images.shape[1] != geometry.channels:
@@ -51,7 +52,8 @@ class Images:
         images = functional.interpolate(
             images, size=(geometry.image_size, geometry.image_size), mode="bilinear", align_corners=False
         )
-        return (images - self.mean) / self.std
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+        return (images - mean) / std
 
 
 def read_artifact(artifacts_dir: str, sha256: str, what: str) -> bytes:
@@ -111,4 +113,4 @@ def load(spec: DatasetSpec, artifacts_dir: str, split: str, limit: Optional[int]
     chosen = arrays[split][:limit]
     if not len(chosen):
         raise InputError("{} has no {} images".format(what, split))
-    return Images(torch.from_numpy(images[chosen]), torch.from_numpy(labels[chosen]), spec.mean, spec.std)
+    return Images(torch.from_numpy(images[chosen]), torch.from_numpy(labels[chosen]))

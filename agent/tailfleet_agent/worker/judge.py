@@ -32,8 +32,7 @@ class Split:
         images = datasets.load(job.dataset, artifacts_dir, split, job.images)
         kind = models.TORCH_DTYPES[dtype]
         self.batches = [
-            batch.to(device=device, dtype=kind)
-            for batch in torch.split(images.inputs(job.workload.model.geometry), BATCH)
+            batch.to(device=device, dtype=kind) for batch in torch.split(images.inputs(job.workload.model), BATCH)
         ]
         self.labels = images.labels  # (images,) int64
         self._anatomy = anatomy

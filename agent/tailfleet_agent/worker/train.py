@@ -22,7 +22,7 @@ from tailfleet_agent.worker import datasets, models
 from tailfleet_reduce import Anatomy, dissect
 from tailfleet_schema import codec
 from tailfleet_schema.errors import TailfleetError
-from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec
+from tailfleet_schema.workload import DatasetSpec, ModelSpec
 
 BATCH = 64
 LEARNING_RATE = 1e-3
@@ -73,10 +73,10 @@ def forward(anatomy: Anatomy, images: torch.Tensor, part: float) -> torch.Tensor
     return anatomy.head(x)
 
 
-def train(model: nn.Module, images: datasets.Images, geometry: Geometry, epochs: int, seed: int) -> None:
+def train(model: nn.Module, images: datasets.Images, spec: ModelSpec, epochs: int, seed: int) -> None:
     """Train ``model`` in place; progress to standard error."""
     torch.manual_seed(seed)
-    inputs, labels = images.inputs(geometry), images.labels
+    inputs, labels = images.inputs(spec), images.labels
     background = float(inputs.min())
     anatomy = dissect(model)
     model.requires_grad_(True)
@@ -117,9 +117,9 @@ def train(model: nn.Module, images: datasets.Images, geometry: Geometry, epochs:
     model.requires_grad_(False)
 
 
-def top1(model: nn.Module, images: datasets.Images, geometry: Geometry) -> float:
+def top1(model: nn.Module, images: datasets.Images, spec: ModelSpec) -> float:
     """Share of ``images`` that ``model`` names rightly."""
-    inputs = images.inputs(geometry)
+    inputs = images.inputs(spec)
     with torch.no_grad():
         guesses = torch.cat([model(part).argmax(1) for part in torch.split(inputs, BATCH)])
     return float((guesses == images.labels).float().mean())
@@ -147,12 +147,12 @@ def _run(given: Any) -> None:
     spec = codec.loads(ModelSpec, given.model)
     dataset = codec.loads(DatasetSpec, given.dataset)
     model = models.build(spec, given.artifacts, given.seed)
-    train(model, datasets.load(dataset, given.artifacts, "train"), spec.geometry, given.epochs, given.seed)
+    train(model, datasets.load(dataset, given.artifacts, "train"), spec, given.epochs, given.seed)
     arrays = models.save(model)
     # What is checked is what is written: the rounded weights.
     model.load_state_dict({name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()})
     for split in ("calibration", "evaluation"):
-        share = top1(model, datasets.load(dataset, given.artifacts, split), spec.geometry)
+        share = top1(model, datasets.load(dataset, given.artifacts, split), spec)
         print("top-1 on {} images: {:.2%}".format(split, share), file=sys.stderr, flush=True)
     with open(given.out, "wb") as file:
         np.savez(file, **cast(Any, arrays))

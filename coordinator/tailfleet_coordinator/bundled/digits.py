@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from tailfleet_schema.errors import InternalError
-from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec
+from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec, Preprocessing
 
 DATASET = "digits"
 MODEL = "digits_vit"
@@ -64,17 +64,30 @@ def model(checkpoint_sha256: str | None) -> ModelSpec:
         },
         checkpoint_sha256=checkpoint_sha256,
         dataset=DATASET,
+        preprocessing=_preprocessing(),
     )
+
+
+def _preprocessing() -> Preprocessing:
+    """Mean and deviation are those of the training images."""
+    images, labels = _source()
+    train, _, _ = split(images, labels)
+    pixels = images[train] / 255
+    return Preprocessing([round(float(pixels.mean()), 4)], [round(float(pixels.std()), 4)], "bilinear")
+
+
+@cache
+def _source() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images (n, 8, 8) and labels (n,)."""
+    source = load_digits()
+    return np.rint(source.images * (255 / 16)).astype(np.uint8), source.target.astype(np.int64)
 
 
 @cache
 def dataset() -> tuple[DatasetSpec, bytes]:
     """The digits and the bytes of their ``.npz``."""
-    source = load_digits()
-    images = np.rint(source.images * (255 / 16)).astype(np.uint8)  # (n, 8, 8)
-    labels = source.target.astype(np.int64)  # (n,)
+    images, labels = _source()
     train, calibration, evaluation = split(images, labels)
-    pixels = images[train] / 255
     content = write_npz(
         {"images": images, "labels": labels, "train": train, "calibration": calibration, "evaluation": evaluation}
     )
@@ -82,8 +95,6 @@ def dataset() -> tuple[DatasetSpec, bytes]:
         name=DATASET,
         sha256=hashlib.sha256(content).hexdigest(),
         classes=CLASSES,
-        mean=round(float(pixels.mean()), 4),
-        std=round(float(pixels.std()), 4),
         calibration_images=len(calibration),
         evaluation_images=len(evaluation),
         source="UCI Optical Recognition of Handwritten Digits (test set), as shipped with scikit-learn",

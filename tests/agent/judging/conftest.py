@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from timm.models.vision_transformer import VisionTransformer
 
-from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec
+from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec, Preprocessing
 
 ARGUMENTS = {
     "img_size": 16,
@@ -61,8 +61,6 @@ class Artifacts:
             name="tiny",
             sha256=sha256,
             classes=3,
-            mean=0.5,
-            std=0.25,
             calibration_images=8,
             evaluation_images=10,
             source="random",
@@ -90,6 +88,7 @@ class Artifacts:
             "geometry": GEOMETRY,
             "arguments": ARGUMENTS,
             "dataset": "tiny",
+            "preprocessing": Preprocessing([0.5], [0.25], "bilinear"),
         }
         settings.update(changed)
         return ModelSpec(**settings)
@@ -101,5 +100,5 @@ def artifacts(tmp_path):
 
 
 @pytest.fixture
-def tiny():
-    return SimpleNamespace(arguments=ARGUMENTS, geometry=GEOMETRY)
+def tiny(artifacts):
+    return SimpleNamespace(arguments=ARGUMENTS, geometry=GEOMETRY, model=artifacts.model())

@@ -26,7 +26,7 @@ def test_a_limit_takes_the_first_images(artifacts):
 
 def test_inputs_are_normalised_and_scaled_up_bilinearly(artifacts, tiny):
     ramp = np.tile(np.arange(0, 256, 32, dtype=np.uint8), (30, 8, 1))
-    inputs = datasets.load(artifacts.dataset(images=ramp), artifacts.folder, "train").inputs(tiny.geometry)
+    inputs = datasets.load(artifacts.dataset(images=ramp), artifacts.folder, "train").inputs(tiny.model)
     assert inputs.shape == (12, 1, 16, 16)
     pixels = (inputs[0, 0, 0] * 0.25 + 0.5) * 255
     # Doubling: half-pixel centres, so each output lies a quarter of a pixel beside an input's centre.
@@ -35,7 +35,7 @@ def test_inputs_are_normalised_and_scaled_up_bilinearly(artifacts, tiny):
 
 
 def test_grey_images_feed_a_colour_model_but_not_the_reverse(artifacts, tiny):
-    colour_model = dataclasses.replace(tiny.geometry, channels=3)
+    colour_model = dataclasses.replace(tiny.model, geometry=dataclasses.replace(tiny.geometry, channels=3))
     grey = datasets.load(artifacts.dataset(), artifacts.folder, "train")
     inputs = grey.inputs(colour_model)
     assert inputs.shape == (12, 3, 16, 16)
@@ -44,7 +44,7 @@ def test_grey_images_feed_a_colour_model_but_not_the_reverse(artifacts, tiny):
     images = datasets.load(colour, artifacts.folder, "train")
     assert images.inputs(colour_model).shape == (12, 3, 16, 16)
     with pytest.raises(InputError, match="images have 3 channels, the model takes 1"):
-        images.inputs(tiny.geometry)
+        images.inputs(tiny.model)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def by_hand(artifacts, job, split, schedule=None, images=None):
     model = models.build(spec, artifacts.folder, seed=0)
     found = datasets.load(job.dataset, artifacts.folder, split, images)
     with torch.no_grad():
-        return (apply(model, schedule) if schedule else model)(found.inputs(spec.geometry)), found.labels
+        return (apply(model, schedule) if schedule else model)(found.inputs(spec)), found.labels
 
 
 @pytest.mark.parametrize("method", [*sorted(METHODS), "dense"])

@@ -46,7 +46,7 @@ def test_it_learns_and_writes_weights_that_load(artifacts, stripes, tmp_path, ca
     assert "epoch 30/30" in capsys.readouterr().err
     spec = artifacts.model(checkpoint_sha256=artifacts.put(out.read_bytes()))
     model = models.build(spec, artifacts.folder, seed=99)
-    share = train.top1(model, datasets.load(stripes, artifacts.folder, "evaluation"), spec.geometry)
+    share = train.top1(model, datasets.load(stripes, artifacts.folder, "evaluation"), spec)
     assert share >= 0.9
     with np.load(str(out)) as arrays:
         assert {arrays[name].dtype for name in arrays.files} == {np.dtype(np.float16)}

@@ -177,14 +177,14 @@ def test_a_child_that_writes_nonsense_is_a_bug(coordinator, agent):
 
 def test_artifacts_are_fetched_checked_and_kept(coordinator, agent, tmp_path):
     sha256 = coordinator.artifact(b"images")
-    dataset = DatasetSpec("d", sha256, 3, 0.5, 0.5, 4, 4, "made up")
+    dataset = DatasetSpec("d", sha256, 3, 4, 4, "made up")
     coordinator.leases = [lease(dataset=dataset)]
     agent().step(FACTS)
     assert (tmp_path / "artifacts" / sha256).read_bytes() == b"images"
 
 
 def test_a_damaged_artifact_fails_the_job_and_is_not_kept(coordinator, agent, tmp_path):
-    dataset = DatasetSpec("d", "a" * 64, 3, 0.5, 0.5, 4, 4, "made up")
+    dataset = DatasetSpec("d", "a" * 64, 3, 4, 4, "made up")
     coordinator.artifacts["a" * 64] = b"something else"
     coordinator.leases = [lease(dataset=dataset)]
     agent().step(FACTS)

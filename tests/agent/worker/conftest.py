@@ -11,7 +11,7 @@ from tailfleet_schema import codec
 from tailfleet_schema.curve import Part, Unit
 from tailfleet_schema.job import Job, JobKind
 from tailfleet_schema.messages import WorkerEvent
-from tailfleet_schema.workload import Geometry, ModelSpec, Workload
+from tailfleet_schema.workload import Geometry, ModelSpec, Preprocessing, Workload
 
 TINY = Geometry(
     depth=2, dim=32, heads=2, mlp_dim=128, tokens=17, prefix=1, image_size=32, patch_size=8, channels=3, classes=10
@@ -31,6 +31,7 @@ TINY_SPEC = ModelSpec(
         "num_heads": 2,
         "mlp_ratio": 4.0,
     },
+    preprocessing=Preprocessing([0.5], [0.5], "bilinear"),
 )
 
 CURVE = (

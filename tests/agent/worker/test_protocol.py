@@ -307,7 +307,7 @@ def test_a_virtual_boards_top1_is_a_real_forward_pass_on_this_host(make_job, run
         rounds=2,
         schedules=many,
         kind=JobKind.VERIFY,
-        dataset=DatasetSpec("noise", sha256, 10, 0.5, 0.5, 2, 4, "drawn at random"),
+        dataset=DatasetSpec("noise", sha256, 10, 2, 4, "drawn at random"),
     )
 
     status, events, errors = run_worker(order(job, artifacts=str(tmp_path)))
@@ -349,7 +349,7 @@ def test_judgements_say_where_they_were_computed(make_job, monkeypatch, profile,
         [Unit(Part.LOSS, 17, 9, "topk", 1)],
         "virtual" if profile else "eager",
         kind=kind,
-        dataset=DatasetSpec("images", "0" * 64, 10, 0.5, 0.5, 10, 10, "drawn"),
+        dataset=DatasetSpec("images", "0" * 64, 10, 10, 10, "drawn"),
     )
     channel = io.BytesIO()
 

@@ -9,7 +9,7 @@ from tailfleet_schema.curve import Judgement, Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.workload import DatasetSpec
 
-DATASET = DatasetSpec("images", "0" * 64, 10, 0.5, 0.5, 10, 10, "drawn")
+DATASET = DatasetSpec("images", "0" * 64, 10, 10, 10, "drawn")
 JUDGED = Unit(Part.LOSS, 17, 12, "topk", 1)
 
 

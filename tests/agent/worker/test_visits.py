@@ -8,7 +8,7 @@ from tailfleet_agent.worker.run import visits
 from tailfleet_schema.curve import JUDGED_PARTS, Part, Unit
 from tailfleet_schema.workload import DatasetSpec
 
-DATASET = DatasetSpec("images", "0" * 64, 10, 0.5, 0.5, 10, 10, "drawn")
+DATASET = DatasetSpec("images", "0" * 64, 10, 10, 10, "drawn")
 
 
 def test_every_key_comes_exactly_once(make_job):

@@ -11,12 +11,12 @@ from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Part, UnitResult
 from tailfleet_schema.job import Failure
 from tailfleet_schema.messages import Outcome
 from tailfleet_schema.schedule import flops_per_block
-from tailfleet_schema.workload import DatasetSpec, ModelSpec
+from tailfleet_schema.workload import DatasetSpec, ModelSpec, Preprocessing
 
 HOST = "host-machine"
 IMAGES = b"images"
 WEIGHTS = b"weights"
-DATASET = DatasetSpec("pictures", hashlib.sha256(IMAGES).hexdigest(), 10, 0.5, 0.5, 100, 100, "made up")
+DATASET = DatasetSpec("pictures", hashlib.sha256(IMAGES).hexdigest(), 10, 100, 100, "made up")
 
 
 def answer(job, unit, number):
@@ -114,6 +114,7 @@ class Campaigning:
                 lab.model.geometry,
                 checkpoint_sha256=hashlib.sha256(WEIGHTS).hexdigest(),
                 dataset="pictures",
+                preprocessing=Preprocessing([0.5], [0.5]),
             )
         )
 

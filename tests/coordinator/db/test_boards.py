@@ -20,7 +20,9 @@ def test_an_enrolment_token_is_good_once(lab):
 
 def test_an_enrolment_token_expires(lab):
     lab.store.create_enrolment("nano", None, hashed("promise"), 60)
-    lab.sql("UPDATE enrolments SET created_at = '2020-01-01 00:00:00.000000', expires_at = '2020-01-02 00:00:00.000000'")
+    lab.sql(
+        "UPDATE enrolments SET created_at = '2020-01-01 00:00:00.000000', expires_at = '2020-01-02 00:00:00.000000'"
+    )
     with pytest.raises(TokenRefused, match="expired"):
         lab.store.enroll(hashed("promise"), lab.facts_of(), hashed("token"))
     with pytest.raises(TokenRefused, match="not known"):

@@ -9,7 +9,7 @@ from tailfleet_coordinator.plan.statistics import PointSummary
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
 from tailfleet_schema.schedule import Schedule, dense
-from tailfleet_schema.workload import Geometry, ModelSpec
+from tailfleet_schema.workload import Geometry, ModelSpec, Preprocessing
 
 GEOMETRY = Geometry(12, 96, 3, 384, 197, 1, 224, 16, 1, 10)
 
@@ -102,7 +102,13 @@ def input_results(geometry=GEOMETRY, images=200, knee=40.0):
 
 
 def model(dataset=None):
-    return ModelSpec("made-up", "VisionTransformer", GEOMETRY, dataset=dataset)
+    return ModelSpec(
+        "made-up",
+        "VisionTransformer",
+        GEOMETRY,
+        dataset=dataset,
+        preprocessing=Preprocessing([0.5], [0.5]) if dataset else None,
+    )
 
 
 def schedule(keep, method="topk"):

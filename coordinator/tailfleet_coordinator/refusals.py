@@ -11,6 +11,7 @@
      └─ Deposed           503  another coordinator writes to the database now
     ConfigurationError
      ├─ AnotherWriter     503  a coordinator holds the database
+     ├─ DatabaseAway      503  the database does not answer, or undid what was asked
      ├─ TokenRefused      401  who are you
      ├─ RoleRefused       403  not you
      └─ ProtocolRefused   422  an agent of another protocol
@@ -43,6 +44,10 @@ class AnotherWriter(ConfigurationError):
     """A live coordinator holds the database already."""
 
 
+class DatabaseAway(ConfigurationError):
+    """The database cannot be reached, or gave up a transaction; nothing of that transaction is stored."""
+
+
 class TokenRefused(ConfigurationError):
     """No token, or one that opens nothing."""
 
@@ -62,6 +67,7 @@ _STATUS: tuple[tuple[type[TailfleetError], int], ...] = (
     (LeaseGone, 409),
     (Deposed, 503),
     (AnotherWriter, 503),
+    (DatabaseAway, 503),
     (TokenRefused, 401),
     (RoleRefused, 403),
     (ProtocolRefused, 422),

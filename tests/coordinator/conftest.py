@@ -1,18 +1,23 @@
-"""A store on a fresh SQLite file, and a small lab to fill it with boards, campaigns and jobs."""
+"""A store on a fresh SQLite file, and a small lab to fill it with boards, campaigns and jobs.
+
+The store's own tests run it on PostgreSQL as well: see ``db/conftest.py``.
+"""
 
 import shutil
 import socket
-import sqlite3
 import threading
 
 import pytest
 import uvicorn
+from sqlalchemy import update
 
 from tailfleet_coordinator.agent_bundle import Bundle
 from tailfleet_coordinator.artifacts import Artifacts
 from tailfleet_coordinator.curves import CurveReader
 from tailfleet_coordinator.db import migrate
+from tailfleet_coordinator.db.engine import Now, open_engine
 from tailfleet_coordinator.db.store import Store
+from tailfleet_coordinator.db.tables import JobTable, MachineUseTable
 from tailfleet_coordinator.settings import Settings
 from tailfleet_coordinator.web.access import hashed
 from tailfleet_coordinator.web.api import create_app
@@ -45,14 +50,20 @@ def facts_of(kind=BoardKind.PHYSICAL, machine="machine-1", torch="2.0", profile=
 
 
 class Lab:
-    """A store, and short ways to put things into it."""
+    """A store, and short ways to put things into it, to see what is stored, and to move time."""
 
-    def __init__(self, url, path):
+    facts_of = staticmethod(facts_of)
+
+    def __init__(self, url):
         self.url = url
-        self.path = path
         self.store = Store(url)
+        self._engine = open_engine(url).execution_options(tailfleet_writing=True)
         self.model = TINY
         self.store.put_model(TINY)
+
+    def close(self):
+        self.store.close()
+        self._engine.dispose()
 
     def board(self, name, kind=BoardKind.PHYSICAL, machine="machine-1", seen=True):
         facts = facts_of(kind, machine)
@@ -82,20 +93,29 @@ class Lab:
         return self.store.add_results(board_id, job.id, attempt, results, LEASE_SECONDS)
 
     def sql(self, statement, *arguments):
-        """Straight into the database's file: to see what is stored, and to move time."""
-        with sqlite3.connect(self.path, isolation_level=None) as connection:
-            rows = connection.execute(statement, arguments).fetchall()
-        connection.close()
-        return rows
+        """Straight to the database, past the store: rows as tuples. Each ``?`` stands for an argument."""
+        if self._engine.dialect.name == "postgresql":
+            statement = statement.replace("?", "%s")
+        with self._engine.begin() as connection:
+            found = connection.exec_driver_sql(statement, arguments or None)
+            return [tuple(row) for row in found] if found.returns_rows else []
+
+    def write(self, statement):
+        """Change stored rows past the store; ``Now(seconds)`` is the database's clock."""
+        with self._engine.begin() as connection:
+            connection.execute(statement)
 
     def expire(self):
         """An hour passes for every lease and every use of a machine."""
-        self.sql("UPDATE jobs SET lease_expires_at = datetime(lease_expires_at, '-1 hour') || '.000000'")
-        self.sql("UPDATE machine_uses SET expires_at = datetime(expires_at, '-1 hour') || '.000000'")
+        self.write(update(JobTable).where(JobTable.lease_expires_at.is_not(None)).values(lease_expires_at=Now(-3600)))
+        self.write(update(MachineUseTable).values(expires_at=Now(-3600)))
 
 
 def results_of(job, keep=lambda unit, number: True):
     return [UnitResult(unit, r, [1000 + r]) for r in range(job.rounds) for unit in job.units if keep(unit, r)]
+
+
+Lab.results_of = staticmethod(results_of)
 
 
 @pytest.fixture(scope="session")
@@ -106,13 +126,29 @@ def empty_database(tmp_path_factory):
 
 
 @pytest.fixture
-def lab(empty_database, tmp_path):
+def open_lab():
+    """``open_lab(url)``: a lab on that database, closed when the test ends."""
+    labs = []
+
+    def opened(url):
+        labs.append(Lab(url))
+        return labs[-1]
+
+    yield opened
+    for lab in labs:
+        lab.close()
+
+
+@pytest.fixture
+def sqlite_lab(open_lab, empty_database, tmp_path):
     path = tmp_path / "tailfleet.sqlite"
     shutil.copy(empty_database, path)
-    lab = Lab(f"sqlite:///{path}", path)
-    lab.facts_of, lab.results_of = facts_of, results_of
-    yield lab
-    lab.store.close()
+    return open_lab(f"sqlite:///{path}")
+
+
+@pytest.fixture
+def lab(sqlite_lab):
+    return sqlite_lab
 
 
 OPERATOR, VIEWER = "operator-token", "viewer-token"

@@ -1,8 +1,10 @@
 """The connection to the database: SQLite or PostgreSQL, its clock, and the two kinds of transaction.
 
 A *reading* transaction sees one consistent state. A *writing* one has the whole database to itself on SQLite (BEGIN
-IMMEDIATE), so what it reads is still true when it writes; on PostgreSQL rows that a decision rests on are locked by
-the query that reads them. Queries are left to the store's modules.
+IMMEDIATE), so what it reads is still true when it writes; on PostgreSQL (READ COMMITTED) rows that a decision rests on
+are locked by the query that reads them, and what may not exist yet by ``lock_table`` or ``lock_name``. Locks are taken
+in one order, so that nobody waits in a circle: leadership, campaign, jobs by id, machine by name, board, uses of
+machines. Queries are left to the store's modules.
 """
 
 from collections.abc import Iterator
@@ -11,17 +13,38 @@ from datetime import datetime, timezone
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Connection, DateTime, Dialect, Engine, Float, Integer, String, column, event, select, table
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy import (
+    URL,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Float,
+    Integer,
+    String,
+    column,
+    event,
+    func,
+    make_url,
+    select,
+    table,
+)
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement, bindparam
 from sqlalchemy.types import TypeDecorator
 
-from tailfleet_coordinator.refusals import Deposed
-from tailfleet_schema.errors import ConfigurationError
+from tailfleet_coordinator.refusals import DatabaseAway, Deposed
+from tailfleet_schema.errors import ConfigurationError, InputError
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one on SQLite. Writes take milliseconds; this is for a machine under load."""
+
+CONNECT_SECONDS = 10
+"""How long a PostgreSQL server may take to let us in; a host that swallows packets would hold us for minutes."""
+
+USUAL_URL = "--database-url sqlite:////path/to/FILE or postgresql://USER@HOST/DATABASE"
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -68,19 +91,40 @@ def _now_postgresql(element: Now, compiler: Any, **options: Any) -> str:
 
 
 def open_engine(url: str) -> Engine:
-    """An engine for ``url``. Raises ``ConfigurationError`` for a URL that names no database we know."""
+    """An engine for ``url``; it connects when it is first used. Raises ``ConfigurationError`` for a URL that names no
+    database we know, or one whose driver is not installed.
+    """
     try:
-        engine = sqlalchemy.create_engine(url)
-    except (ArgumentError, ModuleNotFoundError) as error:
-        raise ConfigurationError(
-            f"the database URL cannot be used: {error}", "--database-url sqlite:///FILE or postgresql+psycopg://…"
-        ) from error
-    if engine.dialect.name not in ("sqlite", "postgresql"):
-        raise ConfigurationError(f"{engine.dialect.name} is not supported", "use SQLite or PostgreSQL")
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        # Not the URL itself: it may hold a password.
+        raise ConfigurationError("the database URL cannot be read", USUAL_URL) from error
+    kind = parsed.get_backend_name()
+    if kind == "sqlite":
+        return _open_sqlite(parsed)
+    if kind in ("postgresql", "postgres"):
+        return _open_postgresql(parsed)
+    raise ConfigurationError(f"{kind} is not supported", f"use SQLite or PostgreSQL: {USUAL_URL}")
+
+
+def _open_sqlite(url: URL) -> Engine:
+    engine = sqlalchemy.create_engine(url.set(drivername="sqlite"))
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _open_postgresql(url: URL) -> Engine:
+    patience = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
+    try:
+        return sqlalchemy.create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            connect_args={"application_name": "tailfleet", **patience},
+            # A server that was restarted has cut the idle connections: they are made anew, and nobody is told.
+            pool_pre_ping=True,
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigurationError("PostgreSQL needs its driver", "pip install 'tailfleet[postgresql]'") from error
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
@@ -100,17 +144,83 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
+@contextmanager
+def refusals_of_the_database() -> Iterator[None]:
+    """Turn what the database itself refuses into one sentence: ``DatabaseAway`` for a server that cannot be reached
+    or gave up the transaction, ``InputError`` for a value that no column can hold. What is our own fault passes."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise DatabaseAway("the database has no free connection", "ask again") from error
+    except DataError as error:
+        raise InputError(f"the database cannot hold a value: {_in_words(error)}") from error
+    except DBAPIError as error:
+        if not error.connection_invalidated and not _is_outer(error):
+            raise
+        raise DatabaseAway(
+            f"the database does not answer: {_in_words(error)}",
+            "see that --database-url names it and that it runs; nothing of this was stored",
+        ) from error
+
+
+PASSING = ("08", "28", "3D", "40", "53", "55", "57", "58")
+"""Classes of PostgreSQL's SQLSTATE for what is not the statement's fault: the connection, the login, the database's
+name, a deadlock or serialization, resources, locks, an operator, the system."""
+
+
+SQLITE_PASSING = frozenset([5, 6, 8, 10, 11, 13, 14, 26])
+"""Result codes of SQLite for the same: BUSY, LOCKED, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, NOTADB."""
+
+
+def _is_outer(error: DBAPIError) -> bool:
+    """Whether the fault lies outside of the statement: the same one may succeed when that is mended."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return state[:2] in PASSING
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF in SQLITE_PASSING
+    # A server that was not reached, which has told no state; and SQLite on Python 3.10, which tells no code.
+    return isinstance(error, OperationalError) and "no such" not in str(error.orig)
+
+
+def _in_words(error: DBAPIError) -> str:
+    """The driver's first line: the following ones repeat it for each address, or show the statement."""
+    lines = str(error.orig).strip().splitlines()
+    return lines[0].strip() if lines else type(error.orig).__name__
+
+
+def lock_table(connection: Connection, name: str) -> None:
+    """Let nobody else write to the table until this transaction ends; for rows that may not exist yet, and are rare.
+
+    On SQLite a writer is alone anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE")
+
+
+def lock_name(connection: Connection, name: str) -> None:
+    """Queue up behind whoever else locked ``name``, until this transaction ends. On SQLite a writer is alone anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+
+
 def check_epoch(connection: Connection, epoch: int) -> None:
     """Raise ``Deposed`` unless ``epoch`` is the current one; it stays so until the transaction ends."""
     # Shared, so that writers do not queue up here; a take-over waits until they are through.
-    found = connection.execute(_EPOCH).first()
+    found = connection.execute(_EPOCH.with_for_update(read=True)).first()
     if found is None or found.epoch != epoch:
-        holder = "another coordinator" if found is None else found.holder
-        raise Deposed(f"this coordinator no longer writes to the database: {holder} has taken over", "ask that one")
+        raise deposed_by(None if found is None else found.holder)
+
+
+def deposed_by(holder: str | None) -> Deposed:
+    """The refusal of a writer whom ``holder`` has followed."""
+    name = holder or "another coordinator"
+    return Deposed(f"this coordinator no longer writes to the database: {name} has taken over", "ask that one")
 
 
 _leadership = table("leadership", column("id", Integer), column("epoch", Integer), column("holder", String))
-_EPOCH = select(_leadership.c.epoch, _leadership.c.holder).where(_leadership.c.id == 1).with_for_update(read=True)
+_EPOCH = select(_leadership.c.epoch, _leadership.c.holder).where(_leadership.c.id == 1)
 
 
 class Database:
@@ -137,28 +247,29 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that only reads."""
-        with self._connect() as connection, connection.begin():
+        """A transaction that only reads, one state of the database throughout. Raises ``DatabaseAway``."""
+        with self._transaction(**({} if self.is_sqlite else READ_ONLY)) as connection:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, fenced: bool = True) -> Iterator[Connection]:
         """A transaction that may write; undone when the block raises.
 
         Raises ``Deposed`` where another coordinator has taken over since this one's epoch: the fence stands before
-        every write, so that none can forget it.
+        every write, so that none can forget it (``fenced=False`` is for what changes the fence itself). Raises
+        ``DatabaseAway``, and ``InputError`` for a value that the database cannot hold.
         """
-        with self._connect() as connection:
-            connection = connection.execution_options(tailfleet_writing=True)
+        with self._transaction(tailfleet_writing=True) as connection:
+            if fenced and self._epoch is not None:
+                check_epoch(connection, self._epoch)
+            yield connection
+
+    @contextmanager
+    def _transaction(self, **options: Any) -> Iterator[Connection]:
+        with refusals_of_the_database(), self._engine.connect() as connection:
+            connection = connection.execution_options(**options)
             with connection.begin():
-                if self._epoch is not None:
-                    check_epoch(connection, self._epoch)
                 yield connection
 
-    def _connect(self) -> Connection:
-        try:
-            return self._engine.connect()
-        except OperationalError as error:
-            raise ConfigurationError(
-                f"the database does not open: {error.orig}", "check --database-url and the folder it names"
-            ) from error
+
+READ_ONLY = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}

@@ -7,7 +7,7 @@ transaction of who asks; a use that is not renewed runs out by the database's cl
 
 from sqlalchemy import ColumnElement, Connection, SQLColumnExpression, delete, exists, insert, select, update
 
-from tailfleet_coordinator.db.engine import Now
+from tailfleet_coordinator.db.engine import Now, lock_name
 from tailfleet_coordinator.db.tables import BoardTable, JobTable, MachineUseTable
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.job import JobState
@@ -30,8 +30,8 @@ def machine_is_free(connection: Connection, machine_id: str, exclusive: bool, cl
 
     Call within a writing transaction, and take the machine in the same one.
     """
-    # On PostgreSQL, whoever asks for this machine queues up here; SQLite has one writer anyway.
-    connection.execute(select(BoardTable.id).where(BoardTable.machine_id == machine_id).with_for_update())
+    # By name, not by the rows of its boards: there may be none, and those are locked by every sign of life.
+    lock_name(connection, f"machine:{machine_id}")
     connection.execute(
         delete(MachineUseTable).where(MachineUseTable.machine_id == machine_id, MachineUseTable.expires_at <= Now())
     )

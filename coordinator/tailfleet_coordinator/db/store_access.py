@@ -2,7 +2,7 @@
 
 from sqlalchemy import insert, select, update
 
-from tailfleet_coordinator.db.engine import Database, Now
+from tailfleet_coordinator.db.engine import Database, Now, lock_table
 from tailfleet_coordinator.db.rows import Caller
 from tailfleet_coordinator.db.tables import BoardTable, TokenTable
 
@@ -26,6 +26,7 @@ class AccessQueries(Database):
     def replace_token(self, name: str, role: str, token_hash: str) -> None:
         """Make ``token_hash`` the only good token of that name."""
         with self.writing() as connection:
+            lock_table(connection, "tokens")
             connection.execute(
                 update(TokenTable)
                 .where(TokenTable.name == name, TokenTable.revoked_at.is_(None))

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from tailfleet_coordinator.db.engine import Database, Now
+from tailfleet_coordinator.db.engine import Database, Now, lock_table
 from tailfleet_coordinator.db.rows import Board
 from tailfleet_coordinator.db.tables import BoardTable, EnrolmentTable
 from tailfleet_coordinator.refusals import NameTaken, TokenRefused, UnknownName
@@ -25,6 +25,7 @@ class BoardQueries(Database):
         Raises ``NameTaken`` where a board of that name has been at work already.
         """
         with self.writing() as connection:
+            lock_table(connection, "enrolments")
             taken = select(BoardTable.id).where(BoardTable.name == board, BoardTable.last_seen_at.is_not(None))
             if connection.execute(taken).first() is not None:
                 raise NameTaken(f"a board called {board!r} is enrolled already", "choose another name")
@@ -50,6 +51,8 @@ class BoardQueries(Database):
         board than was promised, ``NameTaken``; the token stays good after the latter two.
         """
         with self.writing() as connection:
+            # Also for the board of that name, which nobody else makes.
+            lock_table(connection, "enrolments")
             promise = connection.execute(
                 select(
                     EnrolmentTable.id,
@@ -57,9 +60,7 @@ class BoardQueries(Database):
                     EnrolmentTable.virtual_profile,
                     EnrolmentTable.used_at,
                     (EnrolmentTable.expires_at <= Now()).label("expired"),
-                )
-                .where(EnrolmentTable.token_hash == token_hash)
-                .with_for_update()
+                ).where(EnrolmentTable.token_hash == token_hash)
             ).first()
             if promise is None:
                 raise TokenRefused("this enrolment token is not known", AGAIN)

@@ -76,10 +76,15 @@ class CampaignQueries(Database):
         if failure is not None:
             values["failure_json"] = codec.dumps(failure)
         with self.writing() as connection:
-            running = select(CampaignTable.id).where(CampaignTable.state == CampaignState.RUNNING.value)
-            connection.execute(
-                update(StepTable).where(StepTable.id == step_id, StepTable.campaign_id.in_(running)).values(**values)
-            )
+            # Shared, and until the end: a campaign that ends meanwhile has the last word on its steps.
+            running = connection.execute(
+                select(CampaignTable.id)
+                .join(StepTable, StepTable.campaign_id == CampaignTable.id)
+                .where(StepTable.id == step_id, CampaignTable.state == CampaignState.RUNNING.value)
+                .with_for_update(read=True, of=CampaignTable)
+            ).first()
+            if running is not None:
+                connection.execute(update(StepTable).where(StepTable.id == step_id).values(**values))
 
     def end_campaign(self, campaign_id: str, state: CampaignState, failure: Failure | None = None) -> bool:
         """The running campaign ends as ``state``; False where it had ended before.

@@ -29,9 +29,6 @@ class CurveQueries(Database):
     def create_curve(self, job_id: str, stable: bool, unstable_reason: str) -> int:
         """File the finished sweep ``job_id`` as a curve; its id. Filing it twice does nothing."""
         with self.writing() as connection:
-            known = connection.execute(select(CurveTable.id).where(CurveTable.job_id == job_id)).scalar()
-            if known is not None:
-                return known
             row = connection.execute(
                 select(
                     JobTable.board_id,
@@ -40,8 +37,13 @@ class CurveQueries(Database):
                     JobTable.fingerprint,
                     JobTable.fingerprint_changed,
                     JobTable.finished_at,
-                ).where(JobTable.id == job_id, JobTable.state == JobState.DONE.value)
+                )
+                .where(JobTable.id == job_id, JobTable.state == JobState.DONE.value)
+                .with_for_update()
             ).one()
+            known = connection.execute(select(CurveTable.id).where(CurveTable.job_id == job_id)).scalar()
+            if known is not None:
+                return known
             workload = codec.loads(Job, row.job_json).workload
             if row.fingerprint_changed:
                 changed = "the board's hardware, software or power mode changed in mid-sweep"

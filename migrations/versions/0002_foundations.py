@@ -27,6 +27,7 @@ CHECKS = {
         "token_hash_is_a_digest": "length(token_hash) = 64",
     },
     "enrolments": {
+        "board_not_empty": "board <> ''",
         "expires_after_its_creation": "expires_at > created_at",
         "token_hash_is_a_digest": "length(token_hash) = 64",
     },
@@ -36,9 +37,11 @@ CHECKS = {
     "jobs": {
         "finished_exactly_if_ended": f"({ENDED}) = (finished_at IS NOT NULL)",
         "failed_has_reason": "state <> 'failed' OR failure_json IS NOT NULL",
+        "leased_was_given": "state <> 'leased' OR attempt >= 1",
     },
     "results": {
         "block_counts": "block >= -1",
+        "attempt_counts": "attempt >= 1",
         "ok_has_samples_or_judgement": "status <> 'ok' OR call_ns_json <> '[]' OR judgement_json IS NOT NULL",
     },
     "curves": {
@@ -51,6 +54,7 @@ CHECKS = {
         "model_digest_is_a_digest": "length(model_digest) = 64",
         "dataset_sha256_is_a_digest": "length(dataset_sha256) = 64",
     },
+    "machine_uses": {"holder_named": "holder <> ''"},
     "schedules": {"digest_is_a_digest": "length(digest) = 64"},
 }
 

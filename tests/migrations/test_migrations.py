@@ -98,7 +98,7 @@ def form_of(url):
     """Every table's columns, constraints and indexes, to compare."""
     with opened(url) as engine, engine.connect() as connection:
         seen = inspect(connection)
-        form = {
+        return {
             name: (
                 [(column["name"], str(column["type"]), column["nullable"]) for column in seen.get_columns(name)],
                 sorted(check["name"] for check in seen.get_check_constraints(name)),
@@ -106,7 +106,6 @@ def form_of(url):
             )
             for name in seen.get_table_names()
         }
-    return form
 
 
 def test_an_empty_database_is_made_and_then_accepted(url):

@@ -78,6 +78,7 @@ class EnrolmentTable(Table):
 
     __tablename__ = "enrolments"
     __table_args__ = (
+        CheckConstraint("board <> ''", name="board_not_empty"),
         CheckConstraint("expires_at > created_at", name="expires_after_its_creation"),
         digest_of("token_hash"),
     )
@@ -173,6 +174,7 @@ class JobTable(Table):
             "(state IN ('done', 'failed', 'cancelled')) = (finished_at IS NOT NULL)", name="finished_exactly_if_ended"
         ),
         CheckConstraint("state <> 'failed' OR failure_json IS NOT NULL", name="failed_has_reason"),
+        CheckConstraint("state <> 'leased' OR attempt >= 1", name="leased_was_given"),
         CheckConstraint("attempt >= 0", name="attempt_counts"),
         CheckConstraint("total > 0", name="total_positive"),
     )
@@ -223,6 +225,7 @@ class ResultTable(Table):
         CheckConstraint("kept >= 1 AND kept <= tokens", name="kept_within_tokens"),
         CheckConstraint("round >= 0", name="round_counts"),
         CheckConstraint("block >= -1", name="block_counts"),
+        CheckConstraint("attempt >= 1", name="attempt_counts"),
         CheckConstraint(
             "status <> 'ok' OR call_ns_json <> '[]' OR judgement_json IS NOT NULL", name="ok_has_samples_or_judgement"
         ),
@@ -356,6 +359,7 @@ class MachineUseTable(Table):
     """Something computes on a machine: alone (a physical board that is measured) or beside others of its kind."""
 
     __tablename__ = "machine_uses"
+    __table_args__ = (CheckConstraint("holder <> ''", name="holder_named"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     machine_id: Mapped[str] = mapped_column(String(128), index=True)

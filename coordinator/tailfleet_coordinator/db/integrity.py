@@ -161,7 +161,7 @@ def _read_all(connection: Connection, column: Column, kind: Any) -> tuple[int, l
     read, findings = 0, []
     for row in connection.execution_options(yield_per=ROWS_AT_ONCE).execute(query):
         read += 1
-        where = f"{column} of {row.key!r}"
+        where = f"{_name(column)} of {row.key!r}"
         try:
             value: Any = codec.loads(kind, row.text)
         except InputError as error:
@@ -174,4 +174,8 @@ def _read_all(connection: Connection, column: Column, kind: Any) -> tuple[int, l
 
 def _shortened(column: Column, findings: list[str]) -> list[str]:
     more = len(findings) - MOST_FINDINGS
-    return findings if more <= 0 else [*findings[:MOST_FINDINGS], f"{column}: and {more} more"]
+    return findings if more <= 0 else [*findings[:MOST_FINDINGS], f"{_name(column)}: and {more} more"]
+
+
+def _name(column: Column) -> str:
+    return f"{column.class_.__tablename__}.{column.key}"

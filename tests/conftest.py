@@ -29,6 +29,8 @@ class PostgreSQL:
         # What is lost when the machine loses its power is a test's.
         self.execute("ALTER SYSTEM SET fsync = off")
         self.execute("ALTER SYSTEM SET deadlock_timeout = '200ms'")
+        # A test that would wait for ever fails instead.
+        self.execute("ALTER SYSTEM SET lock_timeout = '20s'")
         self.reload()
 
     def url(self, name, user="postgres", password=""):

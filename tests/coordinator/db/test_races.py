@@ -64,6 +64,23 @@ def test_a_claimer_passes_by_a_job_that_somebody_else_holds(postgresql_lab):
     assert lab.claim(board).job.id == held
 
 
+def test_of_those_who_want_a_machine_at_once_one_measures_or_all_share(lab, together):
+    physical = [lab.board(f"here-{number}") for number in range(3)]
+    for turn in range(8):
+        for board_id in physical:
+            lab.campaign(f"c{turn}-{board_id}", "here-0")
+            lab.sweep(f"c{turn}-{board_id}", board_id)
+        acts = [lambda board_id=board_id: lab.claim(board_id) for board_id in physical]
+        uses = [lambda n=n: lab.store.use_machine("machine-1", f"task {n}", 60, -1) for n in range(2)]
+        outcomes = together(*acts, *uses)
+        assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        measured, shared = sum(o is not None for o in outcomes[:3]), sum(outcomes[3:])
+        assert (measured, shared) in [(1, 0), (0, 2)]
+        for board_id in physical:
+            lab.store.take_back_jobs(board_id)
+        lab.sql("DELETE FROM machine_uses")
+
+
 def test_of_two_who_enroll_with_one_token_one_is_the_board(lab, together):
     lab.store.create_enrolment("nano", None, hashed("promise"), 60)
     outcomes = together(

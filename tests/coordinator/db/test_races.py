@@ -2,11 +2,12 @@
 
 import threading
 
+import pytest
 from sqlalchemy import select
 
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.db.tables import JobTable
-from tailfleet_coordinator.refusals import LeaseGone, TokenRefused
+from tailfleet_coordinator.refusals import AnotherWriter, LeaseGone, TokenRefused
 from tailfleet_coordinator.web.access import hashed
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignState
@@ -179,20 +180,117 @@ def test_a_campaign_that_ends_has_the_last_word_on_its_steps(lab, together):
         assert lab.store.list_steps(name)[0].phase == "cancelled"
 
 
-def test_a_step_is_not_moved_while_its_campaign_ends(postgresql_lab):
-    """The order that loses: the step is looked at before the end is told, and written after it."""
+@pytest.fixture
+def beside():
+    """``beside(act)``: a thread that has begun with ``act`` and, where that waits for somebody, waits. Call the result
+    for what came of it."""
+
+    def start(act):
+        outcome = []
+
+        def run():
+            try:
+                outcome.append(act())
+            except Exception as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join(0.3)
+
+        def ended():
+            thread.join()
+            return outcome[0]
+
+        return ended
+
+    return start
+
+
+# The orders that lose, played out: what one has begun, another one finds. PostgreSQL alone lets two write at once.
+
+
+def test_a_step_is_not_moved_while_its_campaign_ends(postgresql_lab, beside):
     lab = postgresql_lab
     lab.board("nano")
     lab.campaign("c1", "nano")
     (step,) = lab.store.list_steps("c1")
-    late = threading.Thread(target=lab.store.update_step, args=(step.id, "sweep", "too late"))
     with lab.store.writing() as connection:
         connection.exec_driver_sql("UPDATE campaigns SET state = 'cancelled', finished_at = now()")
         connection.exec_driver_sql("UPDATE steps SET phase = 'cancelled'")
-        late.start()
-        late.join(0.2)
-    late.join()
+        late = beside(lambda: lab.store.update_step(step.id, "sweep", "too late"))
+    assert late() is None
     assert lab.store.list_steps("c1")[0].phase == "cancelled"
+
+
+def test_a_sweep_is_filed_once_though_both_looked_before_either_wrote(postgresql_lab, beside):
+    lab = postgresql_lab
+    board = lab.board("nano")
+    lab.campaign("c1", "nano")
+    job = lab.sweep("c1", board)
+    lab.claim(board)
+    lab.add(board, job, 1, lab.results_of(job))
+    lab.store.finish_job(board, job.id, 1, Outcome.DONE, None, "")
+    with lab.store.writing() as connection:
+        connection.execute(select(JobTable.id).where(JobTable.id == job.id).with_for_update())
+        first = connection.exec_driver_sql(
+            "INSERT INTO curves (job_id, board_id, model, model_digest, backend, dtype, batch, fingerprint, stable,"
+            " unstable_reason, measured_at) SELECT jobs.id, board_id, model, digest, 'eager', 'fp32', 1, fingerprint,"
+            " true, '', now() FROM jobs JOIN models ON models.name = jobs.model RETURNING id"
+        ).scalar_one()
+        second = beside(lambda: lab.store.create_curve(job.id, True, ""))
+    assert second() == first
+
+
+def test_two_profiles_are_stored_in_one_order_whatever_order_they_came_in(postgresql_lab, beside):
+    lab = postgresql_lab
+    judged = [
+        UnitResult(Unit(Part.LOSS, 17, kept, "topk", 1), 0, [], Judgement(100, 90, 95, 0.1, "host")) for kept in (5, 9)
+    ]
+
+    def put(connection, kept):
+        connection.exec_driver_sql(
+            "INSERT INTO profiles (model_digest, dataset_sha256, part, label, block, tokens, kept, judgement_json,"
+            " stored_at) VALUES (repeat('a', 64), repeat('b', 64), 'loss', 'topk', 1, 17, %s, '{}', now())",
+            (kept,),
+        )
+
+    with lab.store.writing() as connection:
+        put(connection, 5)
+        other = beside(lambda: lab.store.add_profile("a" * 64, "b" * 64, judged[::-1]))
+        put(connection, 9)
+    assert other() == 0
+
+
+def test_a_campaign_ends_beside_a_board_whose_jobs_are_taken_back(postgresql_lab, beside):
+    lab = postgresql_lab
+    boards = [lab.board("first"), lab.board("second")]
+    lab.campaign("c1", "first", "second")
+    jobs = [lab.sweep("c1", board).id for board in boards]
+    lab.claim(boards[0])
+    with lab.store.writing() as connection:
+        lock = select(JobTable.id).with_for_update()
+        connection.execute(lock.where(JobTable.id == jobs[0]))
+        end = beside(lambda: lab.store.end_campaign("c1", CampaignState.CANCELLED))
+        connection.execute(lock.where(JobTable.id == jobs[1]))
+    assert jobs == sorted(jobs)
+    assert end() is True
+
+
+def test_who_follows_a_dead_coordinator_sees_that_another_one_just_did(postgresql_lab, beside):
+    lab = postgresql_lab
+    dead, second = Store(lab.url), Store(lab.url)
+    dead.take_leadership("dead", "dead", 0)
+    with lab.store.writing() as connection:
+        connection.exec_driver_sql(
+            "UPDATE leadership SET epoch = 2, holder = 'the faster', holder_key = 'x', expires_at = now() + '1 hour'"
+        )
+        late = beside(lambda: second.take_leadership("the slower", "y", 60))
+    refusal = late()
+    assert isinstance(refusal, AnotherWriter)
+    assert "the faster" in refusal.sentence
+    dead.close()
+    second.close()
 
 
 def test_a_farm_at_work_that_is_cancelled_and_taken_back_meets_no_circle(lab, together):

@@ -54,6 +54,10 @@ class Settings:
     step_seconds: float = 1.0
     """Pause between two looks at a campaign. A look costs milliseconds of a core that may be measured meanwhile."""
 
+    leadership_seconds: float = 15.0
+    """A coordinator that does not renew its hold on the database for so long may be replaced by another one. Renewed
+    every third of it: short enough that a spare one takes over within a poll, long enough for a database to restart."""
+
     body_bytes: int = 64 * 1024 * 1024
     """The largest request that is read; an upload of 500 results with 1000 calls each has about 10 MB."""
 

@@ -9,6 +9,8 @@ import fcntl
 import json
 import logging
 import os
+import re
+import secrets
 import signal
 import socket
 import threading
@@ -23,6 +25,7 @@ from tailfleet_coordinator.artifacts import Artifacts
 from tailfleet_coordinator.curves import CurveReader
 from tailfleet_coordinator.db import migrate
 from tailfleet_coordinator.db.store import Store
+from tailfleet_coordinator.leadership import Leadership
 from tailfleet_coordinator.settings import Settings
 from tailfleet_coordinator.web.access import hashed, new_token
 from tailfleet_coordinator.web.api import create_app
@@ -40,7 +43,10 @@ GOODBYE_SECONDS = 5
 
 
 def serve(settings: Settings) -> None:
-    """Run a coordinator until it is told to stop. Raises ``ConfigurationError`` for what keeps it from starting."""
+    """Run a coordinator until it is told to stop.
+
+    Raises ``ConfigurationError`` for what keeps it from starting, ``LabError`` where it lost its hold on the database.
+    """
     # Imported here: Ray reads its environment when it is imported, and reading the database needs no Ray.
     from tailfleet_coordinator.cluster import ray_runtime
     from tailfleet_coordinator.cluster.campaign import Surroundings
@@ -50,9 +56,17 @@ def serve(settings: Settings) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_alone(settings.state_dir.expanduser()))
+        state_dir = settings.state_dir.expanduser()
+        place = stack.enter_context(_alone(state_dir))
+        machine = host.machine_id()
         migrate.prepare(settings.url)
         store = stack.enter_context(contextlib.closing(Store(settings.url)))
+        leadership = Leadership(store, settings.leadership_seconds)
+        epoch = leadership.take(
+            f"{socket.gethostname()}, process {os.getpid()}, state folder {state_dir}", f"{machine}-{place}"
+        )
+        stack.callback(leadership.end)
+        stack.enter_context(_in_thread(leadership.run, "leadership"))
         artifacts = Artifacts(settings.artifacts_dir)
         register_bundled(store, artifacts)
         listener = stack.enter_context(_listener(settings.host, settings.port))
@@ -63,15 +77,18 @@ def serve(settings: Settings) -> None:
         )
         token = _operator_token(store, settings.ready_file)
         settings.ready_file.unlink(missing_ok=True)
-        machine = host.machine_id()
         ray_runtime.start(settings)
         stack.callback(ray_runtime.stop, settings)
-        surroundings = Surroundings(settings.url, str(settings.artifacts_dir), machine, settings.claimable_seconds)
+        surroundings = Surroundings(
+            settings.url, str(settings.artifacts_dir), machine, settings.claimable_seconds, epoch=epoch
+        )
         reconciler = Reconciler(store, surroundings, settings.step_seconds)
         stack.enter_context(_in_thread(reconciler.run, "reconciler"))
         ready = {"url": local_url(settings.host, port), "token": token}
-        _Server(context, settings.ready_file, ready).run([listener])
+        _Server(context, settings.ready_file, ready, leadership).run([listener])
         log.info("stopping")
+    if leadership.lost is not None:
+        raise leadership.lost
 
 
 def register_bundled(store: Store, artifacts: Artifacts) -> None:
@@ -85,9 +102,10 @@ def register_bundled(store: Store, artifacts: Artifacts) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but it says when it is ready, lets waiting boards go when it ends, and leaves signals to its caller."""
+    """uvicorn, but it says when it is ready, ends when the database is lost to it, lets waiting boards go when it ends,
+    and leaves signals to its caller."""
 
-    def __init__(self, context: Context, ready_file: Path, ready: dict[str, str]) -> None:
+    def __init__(self, context: Context, ready_file: Path, ready: dict[str, str], leadership: Leadership) -> None:
         app = create_app(context)
         super().__init__(
             uvicorn.Config(
@@ -101,11 +119,15 @@ class _Server(uvicorn.Server):
         self._waiting = app.state.waiting
         self._ready_file = ready_file
         self._ready = ready
+        self._leadership = leadership
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         await asyncio.to_thread(write_private, self._ready_file, json.dumps(self._ready) + "\n")
         log.info("listening at %s", self._ready["url"])
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._leadership.lost is not None
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._waiting.close()
@@ -145,11 +167,14 @@ def _operator_token(store: Store, ready_file: Path) -> str:
 
 
 @contextlib.contextmanager
-def _alone(state_dir: Path) -> Iterator[None]:
-    """Keep the state folder for this process. Raises ``ConfigurationError`` where another coordinator has it."""
+def _alone(state_dir: Path) -> Iterator[str]:
+    """Keep the state folder for this process; a key of this very folder, which a copy of it does not have.
+
+    Who got this far with the same key before is dead. Raises ``ConfigurationError`` where another coordinator has it.
+    """
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (state_dir / "coordinator.lock").open("w")
+        lock = (state_dir / "coordinator.lock").open("a+")
     except OSError as error:
         raise ConfigurationError(
             f"the state folder {state_dir} cannot be used: {error.strerror}", "name another one with --state"
@@ -161,7 +186,15 @@ def _alone(state_dir: Path) -> Iterator[None]:
             raise ConfigurationError(
                 f"another coordinator already runs on {state_dir}", "stop it, or name another folder with --state"
             ) from None
-        yield
+        lock.seek(0)
+        name = lock.read().strip()
+        if not re.fullmatch("[0-9a-f]{32}", name):
+            name = secrets.token_hex(16)
+            lock.truncate(0)
+            lock.write(name)
+            lock.flush()
+        file = os.fstat(lock.fileno())
+        yield f"{name}-{file.st_dev:x}-{file.st_ino:x}"
 
 
 @contextlib.contextmanager

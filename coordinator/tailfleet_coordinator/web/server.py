@@ -26,17 +26,16 @@ from tailfleet_coordinator.curves import CurveReader
 from tailfleet_coordinator.db import migrate
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.leadership import Leadership
+from tailfleet_coordinator.refusals import TokenRefused
 from tailfleet_coordinator.settings import Settings
 from tailfleet_coordinator.web.access import hashed, new_token
 from tailfleet_coordinator.web.api import create_app
 from tailfleet_coordinator.web.context import Context
 from tailfleet_coordinator.web.enrolment import local_url, loopback_warning, public_url
+from tailfleet_coordinator.web.tokens import LOCAL_TOKEN
 from tailfleet_schema.errors import ConfigurationError
 
 log = logging.getLogger("tailfleet")
-
-LOCAL_TOKEN = "coordinator.json"
-"""Name of the operator's token that is written beside the database."""
 
 GOODBYE_SECONDS = 5
 """Requests under way get so long to end."""
@@ -156,7 +155,7 @@ def write_private(path: Path, text: str) -> None:
 
 def _operator_token(store: Store, ready_file: Path) -> str:
     """The token that the last start left, if it still opens the door; else a new one, and the old is void."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, TokenRefused):
         token = str(json.loads(ready_file.read_text())["token"])
         caller = store.find_caller(hashed(token))
         if caller is not None and (caller.role, caller.name) == ("operator", LOCAL_TOKEN):

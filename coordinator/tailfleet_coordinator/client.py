@@ -33,6 +33,7 @@ from tailfleet_coordinator.replies import (
     Tokens,
 )
 from tailfleet_coordinator.settings import Settings
+from tailfleet_coordinator.tls import trusting
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardFacts
 from tailfleet_schema.campaign import BoardStatus, CampaignReport, CampaignRequest, CampaignStatus
@@ -272,22 +273,6 @@ class Fleet:
         except DecodeError:
             refusal = ErrorReply(f"{self.url} answers with status {answer.status_code}", Blame.BUG)
         raise FleetError(answer.status_code, refusal)
-
-
-def trusting(ca: str) -> ssl.SSLContext:
-    """What trusts the certificates in the file ``ca``, whether of authorities or of a server, and no others.
-
-    Raises ``ConfigurationError``.
-    """
-    try:
-        context = ssl.create_default_context(cafile=ca)
-    except OSError as error:
-        raise ConfigurationError(
-            f"the certificates in {ca} cannot be read: {error.strerror or error}", "name another file: TAILFLEET_CA"
-        ) from error
-    # A certificate in the file is trusted itself, also where another authority has signed it.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
 
 
 def _unanswered(url: str, error: httpx.HTTPError) -> LabError:

@@ -31,6 +31,13 @@ class Settings:
     public_url: str | None = None
     """Address at which boards reach the coordinator, such as ``http://10.0.0.5:8765``. None: made of host and port."""
 
+    tls_cert: Path | None = None
+    """PEM file of the certificate (and its intermediates) for https. None: http, fit for one machine or a network that
+    nobody else is on, since tokens travel in the clear."""
+
+    tls_key: Path | None = None
+    """PEM file of the certificate's key, not encrypted; exactly with ``tls_cert``."""
+
     ray_address: str | None = None
     """An existing Ray cluster, ``host:port``. None: Ray is started on this machine and ends with the coordinator."""
 

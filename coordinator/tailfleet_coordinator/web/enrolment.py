@@ -104,13 +104,13 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-def loopback_warning(url: str, port: int) -> str | None:
+def loopback_warning(url: str, port: int, https: bool = False) -> str | None:
     """Why a line with ``url`` works on this machine alone, and what mends it; None where it does not."""
     if not is_loopback(url):
         return None
     return (
         f"the coordinator listens on loopback only ({url}): this line works on this machine alone; for other boards"
-        f" start it with: tailfleet up --host 0.0.0.0 --public-url http://ADDRESS:{port}"
+        f" start it with: tailfleet up --host 0.0.0.0 --public-url {'https' if https else 'http'}://ADDRESS:{port}"
     )
 
 

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -28,10 +29,11 @@ from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.leadership import Leadership
 from tailfleet_coordinator.refusals import TokenRefused
 from tailfleet_coordinator.settings import Settings
+from tailfleet_coordinator.tls import Certificate, read_certificate
 from tailfleet_coordinator.web.access import hashed, new_token
 from tailfleet_coordinator.web.api import create_app
 from tailfleet_coordinator.web.context import Context
-from tailfleet_coordinator.web.enrolment import local_url, loopback_warning, public_url
+from tailfleet_coordinator.web.enrolment import clear_warning, local_url, loopback_warning, public_url
 from tailfleet_coordinator.web.tokens import LOCAL_TOKEN
 from tailfleet_schema.errors import ConfigurationError
 
@@ -54,6 +56,7 @@ def serve(settings: Settings) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    certificate = read_certificate(settings)
     with contextlib.ExitStack() as stack:
         state_dir = settings.state_dir.expanduser()
         place = stack.enter_context(_alone(state_dir))
@@ -70,10 +73,13 @@ def serve(settings: Settings) -> None:
         register_bundled(store, artifacts)
         listener = stack.enter_context(_listener(settings.host, settings.port))
         port = listener.getsockname()[1]
-        url = public_url(settings.host, port, settings.public_url)
-        context = Context(
-            settings, store, artifacts, agent_bundle.build(), CurveReader(store), url, loopback_warning(url, port)
-        )
+        https = certificate is not None
+        url = public_url(settings.host, port, settings.public_url, https)
+        in_the_clear = clear_warning(url)
+        if in_the_clear is not None:
+            log.warning("%s", in_the_clear)
+        warning = loopback_warning(url, port, https) or in_the_clear
+        context = Context(settings, store, artifacts, agent_bundle.build(), CurveReader(store), url, warning)
         token = _operator_token(store, settings.ready_file)
         settings.ready_file.unlink(missing_ok=True)
         ray_runtime.start(settings)
@@ -83,8 +89,10 @@ def serve(settings: Settings) -> None:
         )
         reconciler = Reconciler(store, surroundings, settings.step_seconds)
         stack.enter_context(_in_thread(reconciler.run, "reconciler"))
-        ready = {"url": local_url(settings.host, port), "token": token}
-        _Server(context, settings.ready_file, ready, leadership).run([listener])
+        ready = {"url": local_url(settings.host, port, https), "token": token}
+        if certificate is not None:
+            ready |= for_programs_here(certificate, ready["url"], url)
+        _Server(context, settings.ready_file, ready, leadership, certificate).run([listener])
         log.info("stopping")
     if leadership.lost is not None:
         raise leadership.lost
@@ -104,7 +112,14 @@ class _Server(uvicorn.Server):
     """uvicorn, but it says when it is ready, ends when the database is lost to it, lets waiting boards go when it ends,
     and leaves signals to its caller."""
 
-    def __init__(self, context: Context, ready_file: Path, ready: dict[str, str], leadership: Leadership) -> None:
+    def __init__(
+        self,
+        context: Context,
+        ready_file: Path,
+        ready: dict[str, str],
+        leadership: Leadership,
+        certificate: Certificate | None,
+    ) -> None:
         app = create_app(context)
         super().__init__(
             uvicorn.Config(
@@ -113,6 +128,7 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=GOODBYE_SECONDS,
+                ssl_context_factory=None if certificate is None else lambda config, default: certificate.context,
             )
         )
         self._waiting = app.state.waiting
@@ -151,6 +167,15 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     os.replace(draft, path)
+
+
+def for_programs_here(certificate: Certificate, url: str, public: str) -> dict[str, str]:
+    """What programs on this machine need beyond the token: whom to trust, and by which address."""
+    refused = certificate.refused_as(urlsplit(public).hostname or "")
+    if refused is not None:
+        log.warning("boards that are told %s will refuse the certificate: %s", public, refused.verify_message)
+    covered = certificate.covers(urlsplit(url).hostname or "")
+    return {"url": url if covered else public, "ca": str(certificate.file.resolve())}
 
 
 def _operator_token(store: Store, ready_file: Path) -> str:

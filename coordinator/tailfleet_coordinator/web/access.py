@@ -71,6 +71,8 @@ class Gate:
             return caller
         if token.startswith("tf-enrol-"):
             raise TokenRefused("this enrolment token is not known", NEW_LINE)
+        if token.startswith("tf-board-"):
+            raise TokenRefused("this board's token opens nothing here any more", NEW_LINE)
         raise TokenRefused("this token opens nothing here", WHERE_TOKENS_ARE)
 
 

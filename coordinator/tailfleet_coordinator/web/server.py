@@ -127,6 +127,7 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                ws="none",
                 timeout_graceful_shutdown=GOODBYE_SECONDS,
                 ssl_context_factory=None if certificate is None else lambda config, default: certificate.context,
             )

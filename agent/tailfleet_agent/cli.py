@@ -64,7 +64,7 @@ def enroll(options: Any) -> int:
         os.path.abspath(options.ca) if options.ca else None,
     )
     facts = board_facts(config)
-    reply = Client(config.url, ca=config.ca).enroll(EnrolRequest(options.token, facts))
+    reply = Client(config.url, options.token, config.ca).enroll(EnrolRequest(facts))
     config_room.save(
         options.home,
         Config(config.url, reply.board, reply.board_token, config.virtual_profile, config.worker_python, config.ca),

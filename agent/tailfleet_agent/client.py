@@ -14,7 +14,7 @@ import urllib.request
 from typing import Any, List, Optional, Type, TypeVar
 
 from tailfleet_schema import __version__, codec
-from tailfleet_schema.errors import Blame, DecodeError, LabError, TailfleetError
+from tailfleet_schema.errors import Blame, ConfigurationError, DecodeError, LabError, TailfleetError
 from tailfleet_schema.messages import (
     EnrolReply,
     EnrolRequest,
@@ -59,11 +59,15 @@ class Client:
     """Requests of one board. Every method raises ``Unreachable`` or ``Refused``."""
 
     def __init__(self, url: str, token: Optional[str] = None, ca: Optional[str] = None) -> None:
+        """For https, trust the certificates in the file ``ca``, else the system's.
+
+        Raises ``ConfigurationError`` for a file that cannot be used.
+        """
         self.url = url.rstrip("/")
         self._token = token
         handlers: List[Any] = []
         if self.url.startswith("https:"):
-            handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca)))
+            handlers.append(urllib.request.HTTPSHandler(context=_trusting(ca)))
         self._opener = urllib.request.build_opener(*handlers)
 
     def enroll(self, request: EnrolRequest) -> EnrolReply:
@@ -148,8 +152,34 @@ class Client:
             if error.code >= 500:
                 raise Unreachable("{} answers with status {}".format(self.url, error.code))
             raise Refused(error.code, _refusal(error.code, content))
-        except (urllib.error.URLError, socket.timeout) as error:
+        except (urllib.error.URLError, socket.timeout, ssl.CertificateError) as error:
+            problem = _mistrust(getattr(error, "reason", error))
+            if problem is not None:
+                raise Unreachable(
+                    "the certificate of {} is not trusted: {}".format(self.url, problem),
+                    mend="enroll with --ca and the file of the coordinator's certificate, or of its authority's",
+                )
             raise Unreachable("{} does not answer: {}".format(self.url, getattr(error, "reason", error)))
+
+
+def _trusting(ca: Optional[str]) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise ConfigurationError(
+            "the certificates in {} cannot be read: {}".format(ca, error.strerror or error),
+            mend="enroll with --ca and a PEM file that is there",
+        )
+
+
+def _mistrust(reason: object) -> Optional[str]:
+    """What is wrong with the coordinator's certificate; None where something else is wrong."""
+    # Before Python 3.7 a wrong name is a ValueError of its own, and what else is wrong stands in the text alone.
+    if isinstance(reason, ssl.CertificateError):
+        return str(getattr(reason, "verify_message", reason))
+    if isinstance(reason, ssl.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(reason):
+        return str(reason)
+    return None
 
 
 def _refusal(status: int, content: bytes) -> ErrorReply:

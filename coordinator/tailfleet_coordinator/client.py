@@ -9,6 +9,7 @@
 
 import json
 import os
+import ssl
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -27,11 +28,15 @@ from tailfleet_coordinator.replies import (
     EnrolmentRequest,
     Health,
     Models,
+    NewToken,
+    TokenRequest,
+    Tokens,
 )
 from tailfleet_coordinator.settings import Settings
+from tailfleet_coordinator.tls import trusting
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardFacts
-from tailfleet_schema.campaign import CampaignReport, CampaignRequest, CampaignStatus
+from tailfleet_schema.campaign import BoardStatus, CampaignReport, CampaignRequest, CampaignStatus
 from tailfleet_schema.errors import Blame, ConfigurationError, DecodeError, LabError, TailfleetError
 from tailfleet_schema.messages import ErrorReply
 from tailfleet_schema.schedule import Schedule
@@ -41,8 +46,12 @@ T = TypeVar("T")
 BOARD_COLUMNS = (
     "name", "kind", "virtual_profile", "online", "soc", "architecture", "cpu", "cpu_cores", "memory_bytes", "gpu",
     "gpu_sms", "os", "python", "torch", "timm", "cuda", "l4t", "agent", "enrolled_at", "last_seen_at",
+    "revoked_at",
 )  # fmt: skip
 """Columns of :meth:`Fleet.boards`."""
+
+TOKEN_COLUMNS = ("name", "role", "created_at", "revoked_at")
+"""Columns of :meth:`Fleet.tokens`."""
 
 _NUMBERS = {
     "quiet_ns": "Float64", "quiet_low_ns": "Float64", "quiet_high_ns": "Float64", "p50_ns": "Float64",
@@ -63,27 +72,33 @@ class Fleet:
     """A coordinator and its boards.
 
     ``url`` and ``token`` default to ``$TAILFLEET_URL`` and ``$TAILFLEET_TOKEN``, else to what the coordinator of this
-    machine wrote into ``coordinator.json``. Methods raise ``FleetError`` for a refusal, ``LabError`` where nobody
-    answers.
+    machine wrote into ``coordinator.json``. ``ca`` is a file of certificates to trust for https, of authorities or of
+    the coordinator itself; it defaults to ``$TAILFLEET_CA``, else to the one named beside the URL that was found, else
+    to the system's. Methods raise ``FleetError`` for a refusal, ``LabError`` where nobody answers.
     """
 
     def __init__(
         self,
         url: str | None = None,
         token: str | None = None,
+        ca: str | None = None,
         *,
         transport: httpx.BaseTransport | None = None,
         timeout_seconds: float = 60.0,
     ) -> None:
         url = url or os.environ.get("TAILFLEET_URL")
         token = token or os.environ.get("TAILFLEET_TOKEN")
+        ca = ca or os.environ.get("TAILFLEET_CA")
         if url is None or token is None:
-            known_url, known_token = _this_machines_coordinator(url is None)
-            url, token = url or known_url, token or known_token
+            known = _this_machines_coordinator(url is None)
+            if url is None:
+                url, ca = known["url"], ca or known.get("ca")
+            token = token or known["token"]
         self.url = url.rstrip("/")
         self._http = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"},
+            verify=trusting(ca) if ca is not None and self.url.startswith("https:") else True,
             transport=transport,
             timeout=timeout_seconds,
         )
@@ -110,11 +125,32 @@ class Fleet:
             told = {**codec.encode(facts.hardware), **codec.encode(facts.software), **codec.encode(board)}
             rows.append([told[column] for column in BOARD_COLUMNS])
         frame = pandas.DataFrame(rows, columns=list(BOARD_COLUMNS))
-        return _with_times(frame, "enrolled_at", "last_seen_at")
+        return _with_times(frame, "enrolled_at", "last_seen_at", "revoked_at")
 
-    def enroll_board(self, name: str, virtual_profile: str | None = None, minutes: int = 60) -> Enrolment:
-        """Promise the name to a board; ``line`` is to be pasted there within ``minutes``."""
-        return self._post("/v1/enrolments", EnrolmentRequest(name, virtual_profile, minutes), Enrolment)
+    def enroll_board(
+        self, name: str, virtual_profile: str | None = None, minutes: int = 60, ca: str | None = None
+    ) -> Enrolment:
+        """Promise the name to a board; ``line`` is to be pasted there within ``minutes``.
+
+        ``ca`` is a file on the board with the certificates that it is to trust for https.
+        """
+        return self._post("/v1/enrolments", EnrolmentRequest(name, virtual_profile, minutes, ca), Enrolment)
+
+    def revoke_board(self, name: str) -> BoardStatus:
+        """Make the board's token void. Its curves stay; ``enroll_board`` lets it in again."""
+        return self._post(f"/v1/boards/{_safe(name)}/revoke", None, BoardStatus)
+
+    def tokens(self) -> pandas.DataFrame:
+        """One row a token of a person or a program: name, role, when it was made and revoked."""
+        return _tokens(self._get("/v1/tokens", Tokens))
+
+    def create_token(self, name: str, role: str) -> NewToken:
+        """A token to speak as ``role`` (operator or viewer). It cannot be asked for again."""
+        return self._post("/v1/tokens", TokenRequest(name, role), NewToken)
+
+    def revoke_token(self, name: str) -> pandas.DataFrame:
+        """Make the token void; all tokens as ``tokens`` tells them."""
+        return _tokens(self._post(f"/v1/tokens/{_safe(name)}/revoke", None, Tokens))
 
     def models(self) -> pandas.DataFrame:
         """One row a model: name, architecture, shape, whether it has weights and images."""
@@ -229,7 +265,7 @@ class Fleet:
         try:
             answer = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
-            raise LabError(f"no coordinator answers at {self.url} ({error})", "tailfleet up") from error
+            raise _unanswered(self.url, error) from error
         if answer.is_success:
             return codec.loads(kind, answer.content, "reply")
         try:
@@ -239,11 +275,23 @@ class Fleet:
         raise FleetError(answer.status_code, refusal)
 
 
-def _this_machines_coordinator(needs_url: bool) -> tuple[str, str]:
+def _unanswered(url: str, error: httpx.HTTPError) -> LabError:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return LabError(
+                f"the certificate of {url} is not trusted: {cause.verify_message}",
+                "name the file of its authority's certificate: TAILFLEET_CA",
+            )
+        cause = cause.__cause__ or cause.__context__
+    return LabError(f"no coordinator answers at {url} ({error})", "tailfleet up")
+
+
+def _this_machines_coordinator(needs_url: bool) -> dict[str, str]:
     path = Settings().ready_file
     try:
         known = json.loads(path.read_text())
-        return str(known["url"]), str(known["token"])
+        return {name: str(known[name]) for name in ("url", "token", *(["ca"] if "ca" in known else []))}
     except FileNotFoundError:
         what = "no coordinator runs on this machine" if needs_url else "no token is given"
         raise ConfigurationError(
@@ -258,6 +306,11 @@ def _safe(name: str) -> str:
     from urllib.parse import quote
 
     return quote(name, safe="") or "-"
+
+
+def _tokens(answer: Tokens) -> pandas.DataFrame:
+    rows = [[getattr(token, column) for column in TOKEN_COLUMNS] for token in answer.tokens]
+    return _with_times(pandas.DataFrame(rows, columns=list(TOKEN_COLUMNS)), "created_at", "revoked_at")
 
 
 def _with_times(frame: pandas.DataFrame, *names: str) -> pandas.DataFrame:

@@ -17,6 +17,8 @@ class EnrolmentRequest:
     board: str
     virtual_profile: str | None = None
     minutes: int = 60
+    ca: str | None = None
+    """File on the board with the certificates to trust for https; None: the board's system's."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,44 @@ class Enrolment:
     expires_at: str
     """UTC, ISO 8601."""
     warning: str | None = None
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """A token for a person or a program, to speak as ``role`` (operator or viewer)."""
+
+    name: str
+    role: str
+
+
+@dataclass(frozen=True)
+class NewToken:
+    """The token itself, shown this once."""
+
+    name: str
+    role: str
+    token: str
+    created_at: str
+    """UTC, ISO 8601."""
+
+
+@dataclass(frozen=True)
+class TokenStatus:
+    """What is told of a token later on."""
+
+    name: str
+    role: str
+    created_at: str
+    """UTC, ISO 8601."""
+    revoked_at: str | None
+    """Since when it opens nothing; None while it is good."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """All tokens of people and programs that ever were."""
+
+    tokens: list[TokenStatus]
 
 
 @dataclass(frozen=True)

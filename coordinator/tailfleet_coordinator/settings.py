@@ -31,6 +31,13 @@ class Settings:
     public_url: str | None = None
     """Address at which boards reach the coordinator, such as ``http://10.0.0.5:8765``. None: made of host and port."""
 
+    tls_cert: Path | None = None
+    """PEM file of the certificate (and its intermediates) for https. None: http, fit for one machine or a network that
+    nobody else is on, since tokens travel in the clear."""
+
+    tls_key: Path | None = None
+    """PEM file of the certificate's key, not encrypted; exactly with ``tls_cert``."""
+
     ray_address: str | None = None
     """An existing Ray cluster, ``host:port``. None: Ray is started on this machine and ends with the coordinator."""
 
@@ -53,6 +60,10 @@ class Settings:
 
     step_seconds: float = 1.0
     """Pause between two looks at a campaign. A look costs milliseconds of a core that may be measured meanwhile."""
+
+    leadership_seconds: float = 15.0
+    """A coordinator that does not renew its hold on the database for so long may be replaced by another one. Renewed
+    every third of it: short enough that a spare one takes over within a poll, long enough for a database to restart."""
 
     body_bytes: int = 64 * 1024 * 1024
     """The largest request that is read; an upload of 500 results with 1000 calls each has about 10 MB."""

@@ -198,3 +198,5 @@ class BoardStatus:
     online: bool
     facts_json: str
     """The board's facts as JSON text, as it last told them."""
+    revoked_at: Optional[str] = None
+    """Since when its token opens nothing; None while it may speak."""

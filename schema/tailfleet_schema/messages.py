@@ -2,16 +2,20 @@
 
 ::
 
-    POST /v1/enroll                    EnrolRequest → EnrolReply       (enrolment token in the body)
+    POST /v1/enroll                    EnrolRequest → EnrolReply       (enrolment token)
     POST /v1/lease                     LeaseRequest → LeaseReply       (board token; waits up to wait_seconds)
     POST /v1/jobs/{id}/results         ResultsUpload → ResultsReply    (also renews the lease)
     POST /v1/jobs/{id}/heartbeat       HeartbeatRequest → HeartbeatReply
     POST /v1/jobs/{id}/finish          FinishRequest → FinishReply
     GET  /v1/artifacts/{sha256}        bytes
-    GET  /v1/agent.pyz                 bytes, for anyone: it holds nothing secret
+    GET  /v1/agent.pyz                 bytes                           (enrolment token or board token)
+
+Every request brings its token in ``Authorization: Bearer …``. An enrolment token opens the two places that name it,
+while it is neither used nor expired; the board token that it is traded for opens the others.
 
 Every refusal is an ``ErrorReply`` with a 4xx status. 401: who are you; 403: not you; 404: no such thing;
-409: the lease is no longer yours (drop the job, ask for the next); 413: too large; 422: bad input.
+409: the lease is no longer yours (drop the job, ask for the next); 413: too large; 422: bad input. A 5xx status passes:
+503 while another coordinator takes over.
 """
 
 from dataclasses import dataclass, field
@@ -37,9 +41,8 @@ class ErrorReply:
 
 @dataclass(frozen=True)
 class EnrolRequest:
-    """An agent presents the single-use token that ``tailfleet board enroll`` printed."""
+    """An agent that brings the single-use token that ``tailfleet board enroll`` printed asks to be let in."""
 
-    token: str
     facts: BoardFacts
     protocol: int = PROTOCOL
 

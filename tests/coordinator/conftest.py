@@ -156,9 +156,9 @@ BODY_BYTES = 256 * 1024
 
 
 class Live:
-    """The application behind a real socket, served by a thread. ``token(board)`` is a board's token."""
+    """The application behind a real socket, served by a thread; over https where it is given a certificate."""
 
-    def __init__(self, lab, tmp_path):
+    def __init__(self, lab, tmp_path, certificate=None):
         self.lab = lab
         self.settings = Settings(state_dir=tmp_path, poll_seconds=20.0, body_bytes=BODY_BYTES)
         self.artifacts = Artifacts(tmp_path / "artifacts")
@@ -168,12 +168,17 @@ class Live:
         lab.store.replace_token("look", "viewer", hashed(VIEWER))
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.bind(("127.0.0.1", 0))
-        self.url = "http://127.0.0.1:{}".format(listener.getsockname()[1])
+        # Who connects before the server has started waits instead of being turned away.
+        listener.listen()
+        self.url = "{}://127.0.0.1:{}".format("https" if certificate else "http", listener.getsockname()[1])
         context = Context(
             self.settings, lab.store, self.artifacts, self.bundle, CurveReader(lab.store), self.url, "only here"
         )
         self.app = create_app(context, look_seconds=0.01)
-        self.server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, access_log=False))
+        tls = (lambda config, default: certificate.context) if certificate else None
+        self.server = uvicorn.Server(
+            uvicorn.Config(self.app, log_config=None, access_log=False, ssl_context_factory=tls)
+        )
         self.thread = threading.Thread(target=self.server.run, args=([listener],))
         self.thread.start()
 

@@ -87,12 +87,13 @@ def children(pid):
 
 
 class Farm:
-    """One coordinator and its boards."""
+    """One coordinator, started with ``options`` beyond the usual ones, and its boards."""
 
     until = staticmethod(until)
 
-    def __init__(self, folder):
+    def __init__(self, folder, *options):
         self.folder = folder
+        self.options = options
         self.state = folder / "state"
         self.coordinator = None
         self.fleet = None
@@ -114,6 +115,7 @@ class Farm:
             str(self.state),
             "--lease-seconds",
             str(LEASE_SECONDS),
+            *self.options,
         ]
         self.coordinator = Process(command, self.folder, self.folder / "coordinator.log")
 
@@ -125,13 +127,13 @@ class Farm:
         known = json.loads(ready.read_text())
         self.port = int(known["url"].rpartition(":")[2])
         self.token = known["token"]
-        self.fleet = Fleet(known["url"], known["token"])
+        self.fleet = Fleet(known["url"], known["token"], known.get("ca"))
 
-    def enroll(self, name, profile=None):
+    def enroll(self, name, profile=None, ca=None):
         """Enrol a board by the line that people paste, and wait until it asks for work."""
         home = self.home(name)
         home.mkdir(parents=True, exist_ok=True)
-        self._agent(name, ["sh", "-c", self.fleet.enroll_board(name, virtual_profile=profile).line])
+        self._agent(name, ["sh", "-c", self.fleet.enroll_board(name, virtual_profile=profile, ca=ca).line])
         until(f"{name} is online", lambda: self.board(name) is not None and self.board(name)["online"])
 
     def restart_agent(self, name):

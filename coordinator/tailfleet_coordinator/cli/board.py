@@ -1,14 +1,14 @@
-"""``tailfleet board``: enrol boards and list them."""
+"""``tailfleet board``: enrol boards, list them, revoke them."""
 
 from typing import Annotated, Any
 
 import pandas
 import typer
 
-from tailfleet_coordinator.cli.show import console, fleet, table
+from tailfleet_coordinator.cli.show import console, fleet, say, table
 from tailfleet_schema.errors import InputError
 
-app = typer.Typer(help="Enrol boards and list them.", no_args_is_help=True)
+app = typer.Typer(help="Enrol boards, list them, revoke them.", no_args_is_help=True)
 
 
 @app.command()
@@ -16,16 +16,26 @@ def enroll(
     name: Annotated[str, typer.Argument(help="What the board will be called.")],
     virtual: Annotated[str | None, typer.Option(help="A modelled board of this name, such as jetson-tx2.")] = None,
     minutes: Annotated[int, typer.Option(min=1, help="How long the line stays good.")] = 60,
+    ca: Annotated[
+        str | None, typer.Option(help="File on the board with the certificates to trust; copy it there first.")
+    ] = None,
 ) -> None:
-    """Print one line to paste on the board: it fetches the agent, enrols, and asks for work."""
-    enrolment = fleet().enroll_board(name, virtual_profile=virtual, minutes=minutes)
+    """Print one line to paste on the board: it fetches the agent, enrols, and asks for work.
+
+    Also for a revoked board, which keeps its curves.
+    """
+    enrolment = fleet().enroll_board(name, virtual_profile=virtual, minutes=minutes, ca=ca)
     if enrolment.warning:
         typer.echo(f"warning: {enrolment.warning}", err=True)
-    else:
-        typer.echo(
-            f"Paste this on the board, within {minutes} minutes, where torch and timm can be imported:", err=True
-        )
+    typer.echo(f"Paste this on the board, within {minutes} minutes, where torch and timm can be imported:", err=True)
     typer.echo(enrolment.line)
+
+
+@app.command()
+def revoke(name: Annotated[str, typer.Argument(help="A board's name.")]) -> None:
+    """Make a board's token void at once. Its curves stay; enrolling it again gives it another token."""
+    fleet().revoke_board(name)
+    say(f"board {name} may not speak any more; tailfleet board enroll {name} lets it in again")
 
 
 @app.command("list")
@@ -40,7 +50,7 @@ def list_boards() -> None:
         {
             "board": frame["name"],
             "kind": frame["kind"] + [f" ({row['virtual_profile']})" if row["virtual_profile"] else "" for row in rows],
-            "online": frame["online"],
+            "online": ["revoked" if row["revoked_at"] else row["online"] for row in rows],
             "hardware": [_hardware(row) for row in rows],
             "software": [_software(row) for row in rows],
             "last seen (UTC)": frame["last_seen_at"],

@@ -86,9 +86,11 @@ def sweep_request(
     here: Fleet, models: str, boards: str, method: str, sweep: SweepSettings, batch: int
 ) -> CampaignRequest:
     """A campaign that measures and plans nothing, of what the options name. Raises ``InputError``."""
+    enrolled = here.boards()
+    known = enrolled[enrolled["revoked_at"].isna()] if boards.strip() == "all" else enrolled
     return CampaignRequest(
         models=names(models, here.models()["name"].tolist(), "model"),
-        boards=names(boards, here.boards()["name"].tolist(), "board"),
+        boards=names(boards, known["name"].tolist(), "board"),
         methods=list(METHODS) if method == "all" else split(method),
         objective=None,
         sweep=sweep,

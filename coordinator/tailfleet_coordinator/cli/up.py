@@ -16,6 +16,10 @@ def up(
     public_url: Annotated[
         str | None, typer.Option(help="The address at which boards reach this coordinator, where it differs.")
     ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="PEM file of the certificate for https; with --tls-key.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's key, not encrypted.")] = None,
     state: Annotated[
         Path, typer.Option(envvar="TAILFLEET_STATE", help="Folder for the database, artifacts and tokens.")
     ] = Path("~/.tailfleet"),
@@ -40,6 +44,8 @@ def up(
             host=host,
             port=port,
             public_url=public_url,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
             database_url=database_url,
             ray_address=ray_address,
             lease_seconds=lease_seconds,

@@ -22,6 +22,8 @@ class Surroundings:
     artifacts_dir: str
     machine_id: str
     claimable_seconds: float
+    epoch: int | None = None
+    """The coordinator's; an actor that outlives it can no longer write. None: unfenced."""
 
 
 class CampaignActor:
@@ -30,7 +32,7 @@ class CampaignActor:
     def __init__(self, campaign_id: str, surroundings: Surroundings) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._driver = Driver(
-            Store(surroundings.database_url),
+            Store(surroundings.database_url, surroundings.epoch),
             Artifacts(Path(surroundings.artifacts_dir)),
             RayTasks(),
             campaign_id,

@@ -23,15 +23,28 @@ class Board:
     enrolled_at: datetime
     last_seen_at: datetime | None
     online: bool
+    revoked_at: datetime | None
+    """Since when its token opens nothing; None while it may speak."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose token a request brought. ``board_id`` is set exactly for role ``board``."""
+    """Whose token a request brought. ``board_id`` is set exactly for role ``board``; ``name`` is the board's for that
+    role and for ``enrolment``."""
 
     role: str
     name: str
     board_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Token:
+    """A person's or a program's token, but for the token itself."""
+
+    name: str
+    role: str
+    created_at: datetime
+    revoked_at: datetime | None
 
 
 @dataclass(frozen=True)

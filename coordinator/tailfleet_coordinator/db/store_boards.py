@@ -3,17 +3,17 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from tailfleet_coordinator.db.engine import Database, Now, lock_table
 from tailfleet_coordinator.db.rows import Board
-from tailfleet_coordinator.db.tables import BoardTable, EnrolmentTable
+from tailfleet_coordinator.db.store_access import NEW_LINE, check_promise
+from tailfleet_coordinator.db.store_jobs import give_back_jobs
+from tailfleet_coordinator.db.tables import BoardTable, EnrolmentTable, JobTable
 from tailfleet_coordinator.refusals import NameTaken, TokenRefused, UnknownName
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardFacts, BoardKind, fingerprint
 from tailfleet_schema.errors import InputError
-
-AGAIN = "tailfleet board enroll NAME (on the coordinator) prints a new line"
 
 
 class BoardQueries(Database):
@@ -22,13 +22,29 @@ class BoardQueries(Database):
     def create_enrolment(self, board: str, virtual_profile: str | None, token_hash: str, seconds: float) -> datetime:
         """Promise the name to who brings the token; when that ends. Earlier promises of the name become void.
 
-        Raises ``NameTaken`` where a board of that name has been at work already.
+        A revoked board's name may be promised again, and so may that of one that enrolled and never came to work: it
+        lost the reply. Raises ``NameTaken`` for any other board's, ``InputError`` where curves of another kind of board
+        are stored under the name.
         """
         with self.writing() as connection:
             lock_table(connection, "enrolments")
-            taken = select(BoardTable.id).where(BoardTable.name == board, BoardTable.last_seen_at.is_not(None))
-            if connection.execute(taken).first() is not None:
-                raise NameTaken(f"a board called {board!r} is enrolled already", "choose another name")
+            known = connection.execute(
+                select(
+                    (BoardTable.last_seen_at.is_not(None) & BoardTable.revoked_at.is_(None)).label("speaks"),
+                    BoardTable.virtual_profile,
+                    exists().where(JobTable.board_id == BoardTable.id).label("has_worked"),
+                ).where(BoardTable.name == board)
+            ).first()
+            if known is not None and known.speaks:
+                raise NameTaken(
+                    f"a board called {board!r} is enrolled already",
+                    f"choose another name; or, to give it a new token: tailfleet board revoke {board}",
+                )
+            if known is not None and known.has_worked and known.virtual_profile != virtual_profile:
+                raise InputError(
+                    f"{board!r} was {_kind_in_words(known.virtual_profile)}, and its curves are kept",
+                    "choose another name for another kind of board",
+                )
             connection.execute(
                 delete(EnrolmentTable).where(EnrolmentTable.board == board, EnrolmentTable.used_at.is_(None))
             )
@@ -63,11 +79,8 @@ class BoardQueries(Database):
                 ).where(EnrolmentTable.token_hash == token_hash)
             ).first()
             if promise is None:
-                raise TokenRefused("this enrolment token is not known", AGAIN)
-            if promise.used_at is not None:
-                raise TokenRefused("this enrolment token was used already", AGAIN)
-            if promise.expired:
-                raise TokenRefused("this enrolment token has expired", AGAIN)
+                raise TokenRefused("this enrolment token is not known", NEW_LINE)
+            check_promise(promise.used_at, promise.expired)
             if promise.virtual_profile != facts.virtual_profile:
                 raise InputError(
                     f"{promise.board!r} is to be {_kind_in_words(promise.virtual_profile)}, but"
@@ -87,19 +100,45 @@ class BoardQueries(Database):
             "fingerprint": fingerprint(facts),
             "token_hash": token_hash,
             "enrolled_at": Now(),
+            "last_seen_at": None,
+            "revoked_at": None,
         }
-        # A board that enrolled and never came to work lost the reply: its name may be promised again.
         renewed = connection.execute(
             update(BoardTable)
-            .where(BoardTable.name == name, BoardTable.last_seen_at.is_(None))
+            .where(BoardTable.name == name, BoardTable.last_seen_at.is_(None) | BoardTable.revoked_at.is_not(None))
             .values(**values)
             .returning(BoardTable.id)
         ).first()
         if renewed is not None:
             return
         if connection.execute(select(BoardTable.id).where(BoardTable.name == name)).first() is not None:
-            raise NameTaken(f"a board called {name!r} is enrolled already", AGAIN)
+            raise NameTaken(f"a board called {name!r} is enrolled already", NEW_LINE)
         connection.execute(insert(BoardTable).values(name=name, **values))
+
+    def revoke_board(self, name: str) -> int:
+        """The board's token opens nothing from now on, and what it holds waits for it to enrol again; its id.
+
+        Promises of its name become void. Its results and curves stay. Raises ``UnknownName``; doing it twice does no
+        harm.
+        """
+        with self.writing() as connection:
+            found = connection.execute(select(BoardTable.id).where(BoardTable.name == name)).scalar()
+            if found is None:
+                raise UnknownName(f"no board is called {name!r}", "tailfleet board list")
+            board_id = int(found)
+            lock_table(connection, "enrolments")
+            connection.execute(
+                delete(EnrolmentTable).where(EnrolmentTable.board == name, EnrolmentTable.used_at.is_(None))
+            )
+            give_back_jobs(connection, board_id)
+            connection.execute(
+                update(BoardTable)
+                .where(BoardTable.id == board_id, BoardTable.revoked_at.is_(None))
+                .values(revoked_at=Now())
+            )
+            # A job that was claimed in between; none can be from here on.
+            give_back_jobs(connection, board_id)
+            return board_id
 
     def see_board(self, board_id: int, facts: BoardFacts, power_mode: str | None) -> None:
         """Note that the board asks for work, and what it is now. Raises ``InputError`` where it changed its kind."""
@@ -133,18 +172,21 @@ class BoardQueries(Database):
             return _board(connection.execute(_boards(online_seconds).where(BoardTable.id == board_id)).one())
 
     def find_boards(self, names: list[str]) -> list[int]:
-        """Ids of the boards so named, in that order. Raises ``UnknownName``."""
+        """Ids of the boards so named, in that order. Raises ``UnknownName``, ``InputError`` for a revoked one."""
+        query = select(BoardTable.name, BoardTable.id, BoardTable.revoked_at).where(BoardTable.name.in_(names))
         with self.reading() as connection:
-            rows = connection.execute(select(BoardTable.name, BoardTable.id).where(BoardTable.name.in_(names)))
-            ids = {row.name: row.id for row in rows}
+            found = {row.name: row for row in connection.execute(query)}
         for name in names:
-            if name not in ids:
+            if name not in found:
                 raise UnknownName(f"no board is called {name!r}", "tailfleet board list")
-        return [ids[name] for name in names]
+            if found[name].revoked_at is not None:
+                raise InputError(f"board {name!r} is revoked", f"tailfleet board enroll {name}")
+        return [found[name].id for name in names]
 
 
 def _boards(online_seconds: float) -> Any:
-    online = func.coalesce(BoardTable.last_seen_at > Now(-online_seconds), False)
+    heard = func.coalesce(BoardTable.last_seen_at > Now(-online_seconds), False)
+    online = heard & BoardTable.revoked_at.is_(None)
     return select(
         BoardTable.id,
         BoardTable.name,
@@ -156,6 +198,7 @@ def _boards(online_seconds: float) -> Any:
         BoardTable.enrolled_at,
         BoardTable.last_seen_at,
         online.label("online"),
+        BoardTable.revoked_at,
     )
 
 
@@ -171,6 +214,7 @@ def _board(row: Any) -> Board:
         enrolled_at=row.enrolled_at,
         last_seen_at=row.last_seen_at,
         online=bool(row.online),
+        revoked_at=row.revoked_at,
     )
 
 

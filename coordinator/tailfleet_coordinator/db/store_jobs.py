@@ -94,19 +94,13 @@ class JobQueries(ResultQueries):
     def take_back_jobs(self, board_id: int) -> None:
         """The board runs nothing any more: what it held waits again (or is over, if that was asked for)."""
         with self.writing() as connection:
-            held = connection.execute(
-                select(JobTable.id, JobTable.attempt, JobTable.cancel_requested)
-                .where(JobTable.board_id == board_id, JobTable.state == JobState.LEASED.value)
-                .order_by(JobTable.id)
-                .with_for_update()
-            ).all()
-            for row in held:
-                _give_back(connection, row.id, row.attempt, row.cancel_requested, None)
+            give_back_jobs(connection, board_id)
 
     def claim_job(self, board_id: int, lease_seconds: float, claimable_seconds: float) -> Claim | None:
         """Give the board its oldest waiting job; None where there is none or its machine is in use.
 
-        A physical board gets its machine for itself; a virtual one shares it, but lets waiting physical ones pass.
+        A physical board gets its machine for itself; a virtual one shares it, but lets waiting physical ones pass. A
+        board that was revoked while it waited gets nothing.
         """
         with self.writing() as connection:
             board = connection.execute(
@@ -122,6 +116,8 @@ class JobQueries(ResultQueries):
             if connection.execute(waiting).first() is None:
                 return None
             if not machine_is_free(connection, board.machine_id, exclusive, claimable_seconds):
+                return None
+            if not _may_speak(connection, board_id):
                 return None
             # Who lost the race for a row gets the next one, instead of waiting for it and then going without.
             free = waiting.with_for_update(skip_locked=True)
@@ -232,6 +228,18 @@ class JobQueries(ResultQueries):
             return {row.plan_id: row.job_id for row in rows}
 
 
+def give_back_jobs(connection: Connection, board_id: int) -> None:
+    """What the board holds waits again, or is over if that was asked for."""
+    held = connection.execute(
+        select(JobTable.id, JobTable.attempt, JobTable.cancel_requested)
+        .where(JobTable.board_id == board_id, JobTable.state == JobState.LEASED.value)
+        .order_by(JobTable.id)
+        .with_for_update()
+    ).all()
+    for row in held:
+        _give_back(connection, row.id, row.attempt, row.cancel_requested, None)
+
+
 def cancel_jobs(connection: Connection, campaign_id: str) -> None:
     """Waiting jobs of the campaign are over at once; given ones when their holder next speaks or asks."""
     mine = JobTable.campaign_id == campaign_id
@@ -244,6 +252,12 @@ def cancel_jobs(connection: Connection, campaign_id: str) -> None:
     connection.execute(
         update(JobTable).where(mine, JobTable.state == JobState.LEASED.value).values(cancel_requested=True)
     )
+
+
+def _may_speak(connection: Connection, board_id: int) -> bool:
+    """Whether the board is not revoked; whoever revokes it waits until this transaction ends."""
+    good = select(BoardTable.id).where(BoardTable.id == board_id, BoardTable.revoked_at.is_(None))
+    return connection.execute(good.with_for_update(read=True)).first() is not None
 
 
 def _fenced(connection: Connection, board_id: int, job_id: str, attempt: int) -> Any:

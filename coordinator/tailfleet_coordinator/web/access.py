@@ -1,4 +1,9 @@
-"""Tokens: making them, hashing them, and judging whose request may do what."""
+"""Tokens: making them, hashing them, and judging whose request may do what.
+
+In two steps. The ``Gate`` stands around the whole application and turns away who brings no good token, whatever was
+asked for: a stranger does not even learn which paths exist. Behind it the ``Door`` says, route by route, which roles
+may go on.
+"""
 
 import hashlib
 import secrets
@@ -6,16 +11,23 @@ from collections.abc import Callable
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tailfleet_coordinator.db.rows import Caller
 from tailfleet_coordinator.db.store import Store
+from tailfleet_coordinator.db.store_access import NEW_LINE
 from tailfleet_coordinator.refusals import RoleRefused, TokenRefused
+from tailfleet_coordinator.web.wire import refusal
+from tailfleet_schema.errors import TailfleetError
 
 WHERE_TOKENS_ARE = "the operator's token stands in coordinator.json in the coordinator's state folder"
 
+ENROLMENT_OPENS = frozenset({("POST", "/v1/enroll"), ("GET", "/v1/agent.pyz")})
+"""All that an enrolment token is good for: it travels on a command line."""
+
 
 def new_token(kind: str) -> str:
-    """A fresh token of 256 random bits; ``kind`` (enrol, board, operator) is told by its first letters."""
+    """A fresh token of 256 random bits; ``kind`` (enrol, board, operator, viewer) is told by its first letters."""
     return f"tf-{kind}-{secrets.token_urlsafe(32)}"
 
 
@@ -24,11 +36,52 @@ def hashed(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-class Door:
-    """Lets callers in by role; each attribute is a dependency for FastAPI."""
+def token_of(request: Request) -> str:
+    """The token that the request brings. Raises ``TokenRefused`` where there is none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise TokenRefused("this request needs a token (Authorization: Bearer …)", WHERE_TOKENS_ARE)
+    return token.strip()
 
-    def __init__(self, store: Store) -> None:
+
+class Gate:
+    """Middleware: every request is somebody's. ``request.state.caller`` is whose."""
+
+    def __init__(self, app: ASGIApp, store: Store) -> None:
+        self._app = app
         self._store = store
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Go on with the request, or answer with a refusal."""
+        if scope["type"] == "http":
+            request = Request(scope)
+            try:
+                caller = await run_in_threadpool(self._find, token_of(request))
+                if caller.role == "enrolment" and (request.method, request.url.path) not in ENROLMENT_OPENS:
+                    raise RoleRefused("an enrolment token is good for enrolling one board, and for nothing else")
+            except TailfleetError as error:
+                await refusal(request, error)(scope, receive, send)
+                return
+            request.state.caller = caller
+        await self._app(scope, receive, send)
+
+    def _find(self, token: str) -> Caller:
+        caller = self._store.find_caller(hashed(token))
+        if caller is not None:
+            return caller
+        if token.startswith("tf-enrol-"):
+            raise TokenRefused("this enrolment token is not known", NEW_LINE)
+        if token.startswith("tf-board-"):
+            raise TokenRefused("this board's token opens nothing here any more", NEW_LINE)
+        raise TokenRefused("this token opens nothing here", WHERE_TOKENS_ARE)
+
+
+class Door:
+    """Lets callers on by role; each attribute is a dependency for FastAPI, behind the ``Gate``."""
+
+    def __init__(self) -> None:
+        self.enrolment = self._for("enrolment")
+        """Who brings a promise, to become a board."""
         self.board = self._for("board")
         """Boards alone."""
         self.operator = self._for("operator")
@@ -36,16 +89,13 @@ class Door:
         self.reader = self._for("operator", "viewer")
         """Who may look at things."""
         self.anyone = self._for("operator", "viewer", "board")
-        """Everyone with a token."""
+        """Everyone who is in."""
+        self.installer = self._for("operator", "viewer", "board", "enrolment")
+        """Everyone who is in, or is about to be."""
 
     def _for(self, *roles: str) -> Callable[[Request], object]:
         async def judge(request: Request) -> Caller:
-            scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not token:
-                raise TokenRefused("this request needs a token (Authorization: Bearer …)", WHERE_TOKENS_ARE)
-            caller = await run_in_threadpool(self._store.find_caller, hashed(token.strip()))
-            if caller is None:
-                raise TokenRefused("this token opens nothing here", WHERE_TOKENS_ARE)
+            caller: Caller = request.state.caller
             if caller.role not in roles:
                 raise RoleRefused(f"a token of role {caller.role} may not do this; {' or '.join(roles)} may")
             return caller

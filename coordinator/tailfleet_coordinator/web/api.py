@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 
-from tailfleet_coordinator.web.access import Door
+from tailfleet_coordinator.web.access import Door, Gate
 from tailfleet_coordinator.web.boards import board_routes
 from tailfleet_coordinator.web.context import Context
 from tailfleet_coordinator.web.people import people_routes
+from tailfleet_coordinator.web.tokens import token_routes
 from tailfleet_coordinator.web.waiting import LOOK_SECONDS, Waiting
 from tailfleet_coordinator.web.wire import refuse_in_one_shape
 from tailfleet_schema import __version__
@@ -27,11 +28,13 @@ def create_app(context: Context, look_seconds: float = LOOK_SECONDS) -> FastAPI:
 
     app = FastAPI(
         title="tailfleet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
-        openapi_url="/v1/openapi.json",
+        openapi_url=None,
     )  # fmt: skip
     app.state.waiting = waiting
-    door = Door(context.store)
+    app.add_middleware(Gate, store=context.store)
+    door = Door()
     refuse_in_one_shape(app)
     app.include_router(board_routes(context, door, waiting))
     app.include_router(people_routes(context, door))
+    app.include_router(token_routes(context, door))
     return app

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from tailfleet_coordinator.curves import file_curve
 from tailfleet_coordinator.db.rows import Caller
 from tailfleet_coordinator.refusals import ProtocolRefused
-from tailfleet_coordinator.web.access import Door, hashed, new_token
+from tailfleet_coordinator.web.access import Door, hashed, new_token, token_of
 from tailfleet_coordinator.web.context import Context
 from tailfleet_coordinator.web.waiting import Waiting
 from tailfleet_coordinator.web.wire import read, reply
@@ -44,12 +44,12 @@ def board_routes(context: Context, door: Door, waiting: Waiting) -> APIRouter:
     def keys(job_id: str) -> frozenset[UnitKey]:
         return frozenset(store.get_job(job_id).keys())
 
-    @router.post("/enroll")
+    @router.post("/enroll", dependencies=[Depends(door.enrolment)])
     async def enroll(request: Request) -> Response:
         message = await read(request, EnrolRequest, limit)
         refuse_other_protocol(message.protocol)
         token = new_token("board")
-        name = await run_in_threadpool(store.enroll, hashed(message.token), message.facts, hashed(token))
+        name = await run_in_threadpool(store.enroll, hashed(token_of(request)), message.facts, hashed(token))
         return reply(EnrolReply(name, token))
 
     @router.post("/lease")

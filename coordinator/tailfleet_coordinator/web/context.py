@@ -21,4 +21,4 @@ class Context:
     public_url: str
     """Where boards are told to reach it."""
     warning: str | None = None
-    """Why that address is of no use to other machines, where that is known."""
+    """Why that address is of no use to other machines or not safe, where that is known."""

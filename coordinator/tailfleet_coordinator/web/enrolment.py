@@ -5,6 +5,7 @@ another machine comes with a warning.
 """
 
 import ipaddress
+import json
 import re
 import shlex
 import socket
@@ -16,49 +17,69 @@ FILE = "tailfleet-agent.pyz"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
+# The hook keeps a traceback from who pastes the line: what the coordinator answers is a sentence already.
 _FETCH = (
-    "import hashlib,sys,urllib.request as u;b=u.urlopen({url!r}).read();"
-    "hashlib.sha256(b).hexdigest()=={sha256!r} or sys.exit({damaged!r});"
-    "open({file!r},{mode!r}).write(b)"
+    "import hashlib,ssl,sys,urllib.request as u;"
+    "sys.excepthook=lambda t,e,_:print(e.read().decode() if hasattr(e,{read}) else e,file=sys.stderr);"
+    "r=u.Request({url},headers={{{header}:{token}}});"
+    "b=u.urlopen(r{context}).read();"
+    "hashlib.sha256(b).hexdigest()=={sha256} or sys.exit({damaged});"
+    "open({file},{mode}).write(b)"
 )
 
 
-def check_name(name: str) -> None:
-    """Raise ``InputError`` for what cannot be a board's name."""
+def check_name(what: str, name: str) -> None:
+    """Raise ``InputError`` for what cannot be the name of a ``what`` (a board, a token)."""
     if not _NAME.fullmatch(name):
-        raise InputError(f"a board cannot be called {name!r}", "use letters, digits, '.', '_' and '-', at most 63")
+        raise InputError(f"a {what} cannot be called {name!r}", "use letters, digits, '.', '_' and '-', at most 63")
 
 
-def enrolment_line(url: str, sha256: str, token: str, virtual_profile: str | None) -> str:
+def check_path(path: str) -> None:
+    """Raise ``InputError`` for what cannot be a file's path in one line of shell."""
+    if not path or not path.isprintable():
+        raise InputError(f"{path!r} cannot be the path of a file", "name the certificates' file on the board")
+
+
+def enrolment_line(url: str, sha256: str, token: str, virtual_profile: str | None, ca: str | None = None) -> str:
     """One line of shell for the board."""
     fetch = _FETCH.format(
-        url=f"{url}/v1/agent.pyz", sha256=sha256, damaged="the agent arrived damaged", file=FILE, mode="wb"
+        read=_literal("read"),
+        url=_literal(f"{url}/v1/agent.pyz"),
+        header=_literal("Authorization"),
+        token=_literal(f"Bearer {token}"),
+        context="" if ca is None else f",context=ssl.create_default_context(cafile={_literal(ca)})",
+        sha256=_literal(sha256),
+        damaged=_literal("the agent arrived damaged"),
+        file=_literal(FILE),
+        mode=_literal("wb"),
     )
-    # No word of the program needs a single quote but its own strings; those are turned into double ones.
-    fetch = fetch.replace("'", '"')
+    trust = f" --ca {shlex.quote(ca)}" if ca is not None else ""
     profile = f" --virtual {shlex.quote(virtual_profile)}" if virtual_profile is not None else ""
     return (
-        f"python3 -c {shlex.quote(fetch)} && python3 {FILE} enroll {shlex.quote(url)} --token {token}{profile}"
+        f"python3 -c {shlex.quote(fetch)} && python3 {FILE} enroll {shlex.quote(url)} --token {token}{trust}{profile}"
         f" && python3 {FILE} run"
     )
 
 
-def public_url(host: str, port: int, given: str | None) -> str:
+def _literal(text: str) -> str:
+    """``text`` as Python writes it, within double quotes: the shell's are single ones."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def public_url(host: str, port: int, given: str | None, https: bool = False) -> str:
     """The address that boards are told: the one ``given``, else one made of where the coordinator listens."""
     if given is not None:
         return given.rstrip("/")
-    if host in ("0.0.0.0", "::", ""):
-        host = own_address()
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return _url(own_address() if host in ("0.0.0.0", "::", "") else host, port, https)
 
 
-def local_url(host: str, port: int) -> str:
+def local_url(host: str, port: int, https: bool = False) -> str:
     """The address for programs on this machine."""
-    if host in ("0.0.0.0", ""):
-        host = "127.0.0.1"
-    elif host == "::":
-        host = "::1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return _url({"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host), port, https)
+
+
+def _url(host: str, port: int, https: bool) -> str:
+    return f"{'https' if https else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def own_address() -> str:
@@ -83,11 +104,21 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-def loopback_warning(url: str, port: int) -> str | None:
+def loopback_warning(url: str, port: int, https: bool = False) -> str | None:
     """Why a line with ``url`` works on this machine alone, and what mends it; None where it does not."""
     if not is_loopback(url):
         return None
     return (
         f"the coordinator listens on loopback only ({url}): this line works on this machine alone; for other boards"
-        f" start it with: tailfleet up --host 0.0.0.0 --public-url http://ADDRESS:{port}"
+        f" start it with: tailfleet up --host 0.0.0.0 --public-url {'https' if https else 'http'}://ADDRESS:{port}"
+    )
+
+
+def clear_warning(url: str) -> str | None:
+    """Why a token must not be sent to ``url`` through a network that others are on; None where it may."""
+    if urlsplit(url).scheme == "https" or is_loopback(url):
+        return None
+    return (
+        f"tokens travel to {url} in the clear: whoever can listen on that network can use them; start the coordinator"
+        " with --tls-cert and --tls-key, or keep to a network of your own"
     )

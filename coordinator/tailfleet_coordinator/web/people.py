@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, JSONResponse
 
 from tailfleet_coordinator import campaigns
 from tailfleet_coordinator.curves import columns
@@ -25,7 +25,7 @@ from tailfleet_coordinator.replies import (
 )
 from tailfleet_coordinator.web.access import Door, hashed, new_token
 from tailfleet_coordinator.web.context import Context
-from tailfleet_coordinator.web.enrolment import check_name, enrolment_line
+from tailfleet_coordinator.web.enrolment import check_name, check_path, enrolment_line
 from tailfleet_coordinator.web.wire import read, reply
 from tailfleet_schema import __version__, codec
 from tailfleet_schema.campaign import BoardStatus, CampaignRequest, CampaignState
@@ -43,11 +43,15 @@ def people_routes(context: Context, door: Door) -> APIRouter:
     reader = [Depends(door.reader)]
     operator = [Depends(door.operator)]
 
-    @router.get("/health")
+    @router.get("/openapi.json", dependencies=reader, include_in_schema=False)
+    def openapi(request: Request) -> Response:
+        return JSONResponse(request.app.openapi())
+
+    @router.get("/health", dependencies=[Depends(door.anyone)])
     def health() -> Response:
         return reply(Health("ok", __version__, PROTOCOL))
 
-    @router.get("/agent.pyz")
+    @router.get("/agent.pyz", dependencies=[Depends(door.installer)])
     def agent() -> Response:
         headers = {"X-Sha256": context.agent.sha256, "ETag": f'"{context.agent.sha256}"'}
         return Response(context.agent.content, headers=headers, media_type="application/octet-stream")
@@ -60,17 +64,24 @@ def people_routes(context: Context, door: Door) -> APIRouter:
     def boards() -> Response:
         return reply(Boards([_board_status(board) for board in store.list_boards(settings.online_seconds)]))
 
+    @router.post("/boards/{name}/revoke", dependencies=operator)
+    def revoke_board(name: str) -> Response:
+        board_id = store.revoke_board(name)
+        return reply(_board_status(store.get_board(board_id, settings.online_seconds)))
+
     @router.post("/enrolments", dependencies=operator)
     async def enrolments(request: Request) -> Response:
         message = await read(request, EnrolmentRequest, settings.body_bytes)
-        check_name(message.board)
+        check_name("board", message.board)
         if not 1 <= message.minutes <= MOST_MINUTES:
             raise InputError(f"minutes must lie between 1 and {MOST_MINUTES}")
+        if message.ca is not None:
+            check_path(message.ca)
         token = new_token("enrol")
         expires_at = await run_in_threadpool(
             store.create_enrolment, message.board, message.virtual_profile, hashed(token), 60.0 * message.minutes
         )
-        line = enrolment_line(context.public_url, context.agent.sha256, token, message.virtual_profile)
+        line = enrolment_line(context.public_url, context.agent.sha256, token, message.virtual_profile, message.ca)
         return reply(Enrolment(message.board, token, line, expires_at.isoformat(), context.warning))
 
     @router.get("/models", dependencies=reader)
@@ -149,4 +160,5 @@ def _board_status(board: Board) -> BoardStatus:
         last_seen_at=None if board.last_seen_at is None else board.last_seen_at.isoformat(),
         online=board.online,
         facts_json=codec.dumps(board.facts),
+        revoked_at=None if board.revoked_at is None else board.revoked_at.isoformat(),
     )

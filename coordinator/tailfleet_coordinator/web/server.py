@@ -9,12 +9,15 @@ import fcntl
 import json
 import logging
 import os
+import re
+import secrets
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -23,24 +26,28 @@ from tailfleet_coordinator.artifacts import Artifacts
 from tailfleet_coordinator.curves import CurveReader
 from tailfleet_coordinator.db import migrate
 from tailfleet_coordinator.db.store import Store
+from tailfleet_coordinator.leadership import Leadership
+from tailfleet_coordinator.refusals import TokenRefused
 from tailfleet_coordinator.settings import Settings
+from tailfleet_coordinator.tls import Certificate, read_certificate
 from tailfleet_coordinator.web.access import hashed, new_token
 from tailfleet_coordinator.web.api import create_app
 from tailfleet_coordinator.web.context import Context
-from tailfleet_coordinator.web.enrolment import local_url, loopback_warning, public_url
+from tailfleet_coordinator.web.enrolment import clear_warning, local_url, loopback_warning, public_url
+from tailfleet_coordinator.web.tokens import LOCAL_TOKEN
 from tailfleet_schema.errors import ConfigurationError
 
 log = logging.getLogger("tailfleet")
-
-LOCAL_TOKEN = "coordinator.json"
-"""Name of the operator's token that is written beside the database."""
 
 GOODBYE_SECONDS = 5
 """Requests under way get so long to end."""
 
 
 def serve(settings: Settings) -> None:
-    """Run a coordinator until it is told to stop. Raises ``ConfigurationError`` for what keeps it from starting."""
+    """Run a coordinator until it is told to stop.
+
+    Raises ``ConfigurationError`` for what keeps it from starting, ``LabError`` where it lost its hold on the database.
+    """
     # Imported here: Ray reads its environment when it is imported, and reading the database needs no Ray.
     from tailfleet_coordinator.cluster import ray_runtime
     from tailfleet_coordinator.cluster.campaign import Surroundings
@@ -49,29 +56,46 @@ def serve(settings: Settings) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    certificate = read_certificate(settings)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_alone(settings.state_dir.expanduser()))
+        state_dir = settings.state_dir.expanduser()
+        place = stack.enter_context(_alone(state_dir))
+        machine = host.machine_id()
         migrate.prepare(settings.url)
         store = stack.enter_context(contextlib.closing(Store(settings.url)))
+        leadership = Leadership(store, settings.leadership_seconds)
+        epoch = leadership.take(
+            f"{socket.gethostname()}, process {os.getpid()}, state folder {state_dir}", f"{machine}-{place}"
+        )
+        stack.callback(leadership.end)
+        stack.enter_context(_in_thread(leadership.run, "leadership"))
         artifacts = Artifacts(settings.artifacts_dir)
         register_bundled(store, artifacts)
         listener = stack.enter_context(_listener(settings.host, settings.port))
         port = listener.getsockname()[1]
-        url = public_url(settings.host, port, settings.public_url)
-        context = Context(
-            settings, store, artifacts, agent_bundle.build(), CurveReader(store), url, loopback_warning(url, port)
-        )
+        https = certificate is not None
+        url = public_url(settings.host, port, settings.public_url, https)
+        in_the_clear = clear_warning(url)
+        if in_the_clear is not None:
+            log.warning("%s", in_the_clear)
+        warning = loopback_warning(url, port, https) or in_the_clear
+        context = Context(settings, store, artifacts, agent_bundle.build(), CurveReader(store), url, warning)
         token = _operator_token(store, settings.ready_file)
         settings.ready_file.unlink(missing_ok=True)
-        machine = host.machine_id()
         ray_runtime.start(settings)
         stack.callback(ray_runtime.stop, settings)
-        surroundings = Surroundings(settings.url, str(settings.artifacts_dir), machine, settings.claimable_seconds)
+        surroundings = Surroundings(
+            settings.url, str(settings.artifacts_dir), machine, settings.claimable_seconds, epoch=epoch
+        )
         reconciler = Reconciler(store, surroundings, settings.step_seconds)
         stack.enter_context(_in_thread(reconciler.run, "reconciler"))
-        ready = {"url": local_url(settings.host, port), "token": token}
-        _Server(context, settings.ready_file, ready).run([listener])
+        ready = {"url": local_url(settings.host, port, https), "token": token}
+        if certificate is not None:
+            ready |= for_programs_here(certificate, ready["url"], url)
+        _Server(context, settings.ready_file, ready, leadership, certificate).run([listener])
         log.info("stopping")
+    if leadership.lost is not None:
+        raise leadership.lost
 
 
 def register_bundled(store: Store, artifacts: Artifacts) -> None:
@@ -85,9 +109,17 @@ def register_bundled(store: Store, artifacts: Artifacts) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but it says when it is ready, lets waiting boards go when it ends, and leaves signals to its caller."""
+    """uvicorn, but it says when it is ready, ends when the database is lost to it, lets waiting boards go when it ends,
+    and leaves signals to its caller."""
 
-    def __init__(self, context: Context, ready_file: Path, ready: dict[str, str]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        ready_file: Path,
+        ready: dict[str, str],
+        leadership: Leadership,
+        certificate: Certificate | None,
+    ) -> None:
         app = create_app(context)
         super().__init__(
             uvicorn.Config(
@@ -95,17 +127,23 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                ws="none",
                 timeout_graceful_shutdown=GOODBYE_SECONDS,
+                ssl_context_factory=None if certificate is None else lambda config, default: certificate.context,
             )
         )
         self._waiting = app.state.waiting
         self._ready_file = ready_file
         self._ready = ready
+        self._leadership = leadership
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         await asyncio.to_thread(write_private, self._ready_file, json.dumps(self._ready) + "\n")
         log.info("listening at %s", self._ready["url"])
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._leadership.lost is not None
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._waiting.close()
@@ -132,9 +170,18 @@ def write_private(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
+def for_programs_here(certificate: Certificate, url: str, public: str) -> dict[str, str]:
+    """What programs on this machine need beyond the token: whom to trust, and by which address."""
+    refused = certificate.refused_as(urlsplit(public).hostname or "")
+    if refused is not None:
+        log.warning("boards that are told %s will refuse the certificate: %s", public, refused.verify_message)
+    covered = certificate.covers(urlsplit(url).hostname or "")
+    return {"url": url if covered else public, "ca": str(certificate.file.resolve())}
+
+
 def _operator_token(store: Store, ready_file: Path) -> str:
     """The token that the last start left, if it still opens the door; else a new one, and the old is void."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, TokenRefused):
         token = str(json.loads(ready_file.read_text())["token"])
         caller = store.find_caller(hashed(token))
         if caller is not None and (caller.role, caller.name) == ("operator", LOCAL_TOKEN):
@@ -145,11 +192,14 @@ def _operator_token(store: Store, ready_file: Path) -> str:
 
 
 @contextlib.contextmanager
-def _alone(state_dir: Path) -> Iterator[None]:
-    """Keep the state folder for this process. Raises ``ConfigurationError`` where another coordinator has it."""
+def _alone(state_dir: Path) -> Iterator[str]:
+    """Keep the state folder for this process; a key of this very folder, which a copy of it does not have.
+
+    Who got this far with the same key before is dead. Raises ``ConfigurationError`` where another coordinator has it.
+    """
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (state_dir / "coordinator.lock").open("w")
+        lock = (state_dir / "coordinator.lock").open("a+")
     except OSError as error:
         raise ConfigurationError(
             f"the state folder {state_dir} cannot be used: {error.strerror}", "name another one with --state"
@@ -161,7 +211,15 @@ def _alone(state_dir: Path) -> Iterator[None]:
             raise ConfigurationError(
                 f"another coordinator already runs on {state_dir}", "stop it, or name another folder with --state"
             ) from None
-        yield
+        lock.seek(0)
+        name = lock.read().strip()
+        if not re.fullmatch("[0-9a-f]{32}", name):
+            name = secrets.token_hex(16)
+            lock.truncate(0)
+            lock.write(name)
+            lock.flush()
+        file = os.fstat(lock.fileno())
+        yield f"{name}-{file.st_dev:x}-{file.st_ino:x}"
 
 
 @contextlib.contextmanager

@@ -48,17 +48,22 @@ def reply(value: Any, status: int = 200) -> Response:
     return Response(codec.dumps(value), status, media_type="application/json")
 
 
+def refusal(request: Request, error: TailfleetError) -> Response:
+    """``error`` as the answer to ``request``."""
+    status = status_of(error)
+    if status >= 500:
+        log.error("%s %s: %s", request.method, request.url.path, error.sentence)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    answer = ErrorReply(error.sentence, error.blame, error.mend)
+    return Response(codec.dumps(answer), status, headers=headers, media_type="application/json")
+
+
 def refuse_in_one_shape(app: FastAPI) -> None:
     """Turn whatever can go wrong into an ``ErrorReply``."""
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, TailfleetError)
-        status = status_of(error)
-        if status >= 500:
-            log.error("%s %s: %s", request.method, request.url.path, error.sentence)
-        headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-        answer = ErrorReply(error.sentence, error.blame, error.mend)
-        return Response(codec.dumps(answer), status, headers=headers, media_type="application/json")
+        return refusal(request, error)
 
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

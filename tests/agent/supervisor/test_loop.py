@@ -206,7 +206,7 @@ def test_an_interpreter_that_is_missing_is_said(coordinator, agent, tmp_path):
 def test_a_refusal_keeps_the_sentence(coordinator):
     coordinator.answers = {"enroll": 403}
     with pytest.raises(Refused) as caught:
-        Client(coordinator.url).enroll(EnrolRequest("x", FACTS))
+        Client(coordinator.url).enroll(EnrolRequest(FACTS))
     assert (caught.value.sentence, caught.value.mend) == ("no: status 403", "try otherwise")
     assert caught.value.blame is Blame.LAB
 
@@ -214,7 +214,7 @@ def test_a_refusal_keeps_the_sentence(coordinator):
 def test_something_that_is_no_coordinator_is_unreachable(coordinator):
     coordinator.answer = lambda *_: {"hello": "world"}
     with pytest.raises(Unreachable, match="as a coordinator does"):
-        Client(coordinator.url).enroll(EnrolRequest("x", FACTS))
+        Client(coordinator.url).enroll(EnrolRequest(FACTS))
 
 
 def test_a_stopped_agent_gives_the_job_back(coordinator, agent):

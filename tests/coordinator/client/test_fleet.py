@@ -8,6 +8,7 @@ import pytest
 from tailfleet_coordinator.client import BOARD_COLUMNS, Fleet, FleetError
 from tailfleet_coordinator.curves import file_curve
 from tailfleet_coordinator.replies import CURVE_COLUMNS, POINT_COLUMNS, SCHEDULE_COLUMNS
+from tailfleet_coordinator.web.tokens import LOCAL_TOKEN
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignRequest, CampaignState
 from tailfleet_schema.errors import Blame, ConfigurationError, LabError
@@ -131,6 +132,50 @@ def test_refusals_carry_the_coordinator_s_sentence(live, fleet):
         viewer.boards()
         with pytest.raises(FleetError, match="viewer"):
             viewer.enroll_board("x")
+
+
+def test_tokens_are_made_listed_and_revoked(live, fleet):
+    made = fleet.create_token("ci", "viewer")
+    with Fleet(live.url, made.token) as viewer:
+        assert viewer.boards().empty
+        with pytest.raises(FleetError, match="viewer"):
+            viewer.tokens()
+        told = fleet.tokens().set_index("name")
+        assert list(told.columns) == ["role", "created_at", "revoked_at"]
+        assert told.loc["ci", "role"] == "viewer"
+        assert pandas.isna(told.loc["ci", "revoked_at"])
+        assert not pandas.isna(fleet.revoke_token("ci").set_index("name").loc["ci", "revoked_at"])
+        with pytest.raises(FleetError, match="'ci' was revoked") as refusal:
+            viewer.boards()
+    assert refusal.value.status == 401
+    assert made.token not in str(live.lab.sql("SELECT * FROM tokens"))
+
+
+def test_tokens_that_cannot_be_meant(live, fleet):
+    before = live.lab.sql("SELECT * FROM tokens")
+    live.lab.store.replace_token(LOCAL_TOKEN, "operator", "0" * 64)
+    for act, status, words in (
+        (lambda: fleet.create_token("op", "viewer"), 409, "'op' exists already"),
+        (lambda: fleet.create_token("new", "board"), 422, "no role 'board'"),
+        (lambda: fleet.create_token("../x", "viewer"), 422, "cannot be called"),
+        (lambda: fleet.revoke_token("ghost"), 404, "'ghost'"),
+        (lambda: fleet.revoke_token(LOCAL_TOKEN), 422, "the coordinator's own token"),
+        (lambda: fleet.revoke_board("ghost"), 404, "'ghost'"),
+    ):
+        with pytest.raises(FleetError, match=words) as refusal:
+            act()
+        assert refusal.value.status == status
+    after = live.lab.sql("SELECT * FROM tokens")
+    assert [row for row in after if row[1] != LOCAL_TOKEN] == before
+
+
+def test_a_campaign_on_a_revoked_board_is_refused(live, fleet):
+    live.board("nano")
+    fleet.revoke_board("nano")
+    assert not pandas.isna(fleet.boards()["revoked_at"][0])
+    with pytest.raises(FleetError, match="'nano' is revoked"):
+        fleet.run_campaign(CampaignRequest(["tiny"], ["nano"], ["topk"]))
+    assert fleet.campaigns().empty
 
 
 def test_nobody_answers(live):

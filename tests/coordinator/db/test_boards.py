@@ -100,5 +100,67 @@ def test_unknown_boards_and_models_are_named(lab):
 def test_a_replaced_token_opens_nothing(lab):
     lab.store.replace_token("local", "operator", hashed("first"))
     lab.store.replace_token("local", "operator", hashed("second"))
-    assert lab.store.find_caller(hashed("first")) is None
+    with pytest.raises(TokenRefused, match="'local' was revoked"):
+        lab.store.find_caller(hashed("first"))
     assert lab.store.find_caller(hashed("second")) == Caller("operator", "local")
+
+
+def test_a_revoked_board_says_nothing_more_until_it_enrols_again(lab):
+    board = lab.board("nano")
+    lab.store.revoke_board("nano")
+    revoked_at = lab.store.get_board(board).revoked_at
+    assert revoked_at is not None
+    assert not lab.store.get_board(board).online
+    with pytest.raises(TokenRefused, match="'nano' was revoked") as refusal:
+        lab.store.find_caller(hashed("nano-token"))
+    assert "board enroll nano" in refusal.value.mend
+    with pytest.raises(InputError, match="'nano' is revoked"):
+        lab.store.find_boards(["nano"])
+    lab.store.revoke_board("nano")
+    assert lab.store.get_board(board).revoked_at == revoked_at
+    with pytest.raises(UnknownName, match="'ghost'"):
+        lab.store.revoke_board("ghost")
+
+    lab.store.create_enrolment("nano", None, hashed("again"), 60)
+    assert lab.store.enroll(hashed("again"), lab.facts_of(), hashed("new token")) == "nano"
+    assert lab.store.find_caller(hashed("nano-token")) is None
+    assert lab.store.find_caller(hashed("new token")) == Caller("board", "nano", board)
+    assert lab.store.find_boards(["nano"]) == [board]
+
+
+def test_revoking_a_board_voids_the_promise_of_its_name(lab):
+    lab.board("nano", seen=False)
+    lab.store.create_enrolment("nano", None, hashed("again"), 60)
+    lab.store.revoke_board("nano")
+    with pytest.raises(TokenRefused, match="not known"):
+        lab.store.enroll(hashed("again"), lab.facts_of(), hashed("token"))
+
+
+def test_a_name_with_curves_stays_with_its_kind_of_board(lab):
+    """Latencies of a modelled board must not come under the name of a measured one."""
+    board = lab.board("nano")
+    lab.board("new", seen=False)
+    lab.campaign("c1", "nano")
+    lab.sweep("c1", board)
+    lab.store.revoke_board("nano")
+    with pytest.raises(InputError, match="was a physical board"):
+        lab.store.create_enrolment("nano", "jetson-tx2", hashed("promise"), 60)
+    lab.store.create_enrolment("new", "jetson-tx2", hashed("promise"), 60)
+    assert lab.store.enroll(hashed("promise"), lab.facts_of(BoardKind.VIRTUAL), hashed("token")) == "new"
+
+
+def test_a_token_has_one_name_and_may_be_revoked(lab):
+    lab.store.create_token("ci", "viewer", hashed("first"))
+    with pytest.raises(NameTaken, match="'ci'"):
+        lab.store.create_token("ci", "operator", hashed("second"))
+    assert lab.store.find_caller(hashed("second")) is None
+    assert lab.store.find_caller(hashed("first")) == Caller("viewer", "ci")
+    lab.store.revoke_token("ci")
+    with pytest.raises(TokenRefused, match="'ci' was revoked"):
+        lab.store.find_caller(hashed("first"))
+    lab.store.revoke_token("ci")
+    lab.store.create_token("ci", "operator", hashed("third"))
+    told = [(token.name, token.role, token.revoked_at is None) for token in lab.store.list_tokens()]
+    assert told == [("ci", "viewer", False), ("ci", "operator", True)]
+    with pytest.raises(UnknownName, match="'ghost'"):
+        lab.store.revoke_token("ghost")

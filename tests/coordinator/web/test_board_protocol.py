@@ -68,8 +68,9 @@ def test_enrolling_by_http_gives_a_token_that_works(live):
 
     with Fleet(live.url, live.operator) as fleet:
         promise = fleet.enroll_board("nano")
-    board = BoardDouble(live.url)
-    request = EnrolRequest(promise.token, live.lab.facts_of())
+    board = BoardDouble(live.url, promise.token)
+    assert board.http.get("/v1/agent.pyz").content == live.bundle.content
+    request = EnrolRequest(live.lab.facts_of())
     reply = board.post("enroll", request, EnrolReply)
     assert reply.board == "nano"
     status, words = board.refused("enroll", request)
@@ -166,6 +167,31 @@ def test_results_that_were_not_ordered_are_refused_whole(live, boards):
     assert live.lab.store.list_results(job.id) == []
 
 
+def test_a_revoked_board_loses_its_job_and_gets_no_other_though_it_waits(live, boards):
+    from tailfleet_coordinator.client import Fleet
+
+    board = boards("nano")
+    (job,) = ordered(live, "nano")
+    board.lease(live.lab.facts_of())
+    with Fleet(live.url, live.operator) as fleet:
+        assert fleet.revoke_board("nano").revoked_at is not None
+        status, words = board.refused(f"jobs/{job.id}/results", ResultsUpload(1, live.lab.results_of(job)))
+        assert (status, words) == (401, "the token of board 'nano' was revoked")
+        assert live.lab.sql("SELECT state, lease_expires_at FROM jobs") == [("queued", None)]
+        assert live.lab.sql("SELECT count(*) FROM machine_uses") == [(0,)]
+        (board_id,) = live.lab.sql("SELECT id FROM boards")[0]
+        assert live.lab.claim(board_id) is None
+
+        again = BoardDouble(live.url, fleet.enroll_board("nano").token)
+    reply = again.post("enroll", EnrolRequest(live.lab.facts_of()), EnrolReply)
+    again.http.headers["Authorization"] = f"Bearer {reply.board_token}"
+    lease = again.lease(live.lab.facts_of())
+    assert (lease.job, lease.attempt) == (job, 2)
+    assert live.lab.sql("SELECT id, revoked_at FROM boards") == [(board_id, None)]
+    assert board.refused("lease", LeaseRequest(live.lab.facts_of()))[0] == 401
+    again.http.close()
+
+
 def test_another_board_s_job_is_not_yours(live, boards):
     boards("nano")
     other = boards("other", BoardKind.PHYSICAL, "machine-2")
@@ -188,8 +214,7 @@ def test_artifacts_and_the_agent_are_served_whole(live, boards):
     board = boards("nano")
     sha256 = live.artifacts.put(b"weights")
     assert board.http.get(f"/v1/artifacts/{sha256}").content == b"weights"
-    with httpx.Client(base_url=live.url) as stranger:
-        agent = stranger.get("/v1/agent.pyz")
-        assert agent.content == live.bundle.content
-        assert agent.headers["x-sha256"] == live.bundle.sha256
-        assert stranger.get("/v1/health").json()["status"] == "ok"
+    agent = board.http.get("/v1/agent.pyz")
+    assert agent.content == live.bundle.content
+    assert agent.headers["x-sha256"] == live.bundle.sha256
+    assert board.http.get("/v1/health").json()["status"] == "ok"

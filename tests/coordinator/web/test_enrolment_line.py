@@ -5,19 +5,27 @@ import os
 import subprocess
 import sys
 import zipfile
+from inspect import signature
 from io import BytesIO
 
 import pytest
+import trustme
 
 from tailfleet_coordinator import agent_bundle
+from tailfleet_coordinator.cli.up import up
+from tailfleet_coordinator.client import Fleet
+from tailfleet_coordinator.settings import Settings
 from tailfleet_coordinator.web.enrolment import (
     FILE,
+    check_path,
+    clear_warning,
     enrolment_line,
     is_loopback,
     local_url,
     loopback_warning,
     public_url,
 )
+from tailfleet_schema.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -73,26 +81,56 @@ def paste(line, folder):
     return subprocess.run(["sh", "-c", line], cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_the_line_fetches_checks_enrols_and_runs(live, tmp_path):
+@pytest.fixture
+def promise(live):
+    with Fleet(live.url, live.operator) as fleet:
+        yield fleet.enroll_board("nano").token
+
+
+def test_the_line_fetches_checks_enrols_and_runs(live, promise, tmp_path):
     folder = tmp_path / "board"
     folder.mkdir()
     sha256 = hashlib.sha256(live.bundle.content).hexdigest()
-    done = paste(enrolment_line(live.url, sha256, "tf-enrol-x", "jetson-tx2"), folder)
+    ca = tmp_path / 'my "own" fleet\'s.pem'
+    trustme.CA().cert_pem.write_to_path(str(ca))
+    line = enrolment_line(live.url, sha256, promise, "jetson-tx2", str(ca))
+    assert "\n" not in line
+    done = paste(line, folder)
     assert done.returncode == 0, done.stderr
     assert (folder / FILE).read_bytes() == live.bundle.content
     assert (folder / "calls").read_text().splitlines() == [
-        f"{FILE} enroll {live.url} --token tf-enrol-x --virtual jetson-tx2",
+        f"{FILE} enroll {live.url} --token {promise} --ca {ca} --virtual jetson-tx2",
         f"{FILE} run",
     ]
 
 
-def test_a_damaged_agent_is_neither_kept_nor_run(live, tmp_path):
+def test_a_damaged_agent_is_neither_kept_nor_run(live, promise, tmp_path):
     folder = tmp_path / "board"
     folder.mkdir()
-    done = paste(enrolment_line(live.url, "0" * 64, "tf-enrol-x", None), folder)
+    done = paste(enrolment_line(live.url, "0" * 64, promise, None), folder)
     assert done.returncode == 1
-    assert "damaged" in done.stderr
+    assert done.stderr.strip() == "the agent arrived damaged"
     assert sorted(path.name for path in folder.iterdir()) == ["bin"]
+
+
+def test_a_line_that_is_too_late_says_so_without_a_traceback(live, promise, tmp_path):
+    folder = tmp_path / "board"
+    folder.mkdir()
+    live.lab.sql("UPDATE enrolments SET used_at = created_at")
+    for url, words in ((live.url, "this enrolment token was used already"), ("http://127.0.0.1:9", "refused")):
+        done = paste(enrolment_line(url, live.bundle.sha256, promise, None), folder)
+        (folder / "bin" / "python3").unlink()
+        (folder / "bin").rmdir()
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["", "a\nb", "a\0b"])
+def test_a_path_that_would_break_the_line_is_refused(path):
+    with pytest.raises(InputError, match="cannot be the path"):
+        check_path(path)
 
 
 @pytest.mark.parametrize(
@@ -121,4 +159,21 @@ def test_a_loopback_address_comes_with_a_warning():
     assert "--host" in warning
     assert "--public-url" in warning
     assert loopback_warning("http://10.0.0.5:8765", 8765) is None
+    assert clear_warning("http://127.0.0.1:8765") is None
+
+
+def test_an_address_in_the_clear_comes_with_a_warning():
+    assert "in the clear" in clear_warning("http://10.0.0.5:8765")
+    assert clear_warning("https://10.0.0.5:8765") is None
+
+
+def test_with_a_certificate_addresses_say_https():
+    assert public_url("10.0.0.5", 80, None, https=True) == "https://10.0.0.5:80"
+    assert local_url("::", 80, https=True) == "https://[::1]:80"
+
+
+def test_nothing_but_loopback_is_listened_on_unless_told():
+    assert Settings().host == "127.0.0.1"
+    told = signature(up).parameters["host"].default
+    assert told == "127.0.0.1"
     assert loopback_warning("https://fleet.example", 8765) is None

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import stat
@@ -15,7 +16,7 @@ import pytest
 from tailfleet_coordinator.client import Fleet
 from tailfleet_coordinator.cluster.ray_runtime import session_dir
 from tailfleet_coordinator.settings import Settings
-from tailfleet_coordinator.web.server import serve
+from tailfleet_coordinator.web.server import _alone, serve
 from tailfleet_schema.errors import ConfigurationError
 
 pytestmark = pytest.mark.slow
@@ -24,7 +25,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from tailfleet_coordinator.settings import Settings
-from tailfleet_coordinator.web.server import serve
+from tailfleet_coordinator.web.server import _alone, serve
 serve(Settings(state_dir=Path(sys.argv[1]), port=0, ray_cpus=1))
 """
 PATIENCE_SECONDS = 60.0
@@ -72,6 +73,16 @@ def runs(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_state_folder_has_a_key_that_its_copy_has_not(tmp_path):
+    with _alone(tmp_path / "state") as key:
+        pass
+    with _alone(tmp_path / "state") as again:
+        assert again == key
+    shutil.copytree(tmp_path / "state", tmp_path / "copy")
+    with _alone(tmp_path / "copy") as other:
+        assert other != key
 
 
 def test_a_coordinator_s_life(tmp_path):

@@ -12,7 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from tailfleet_agent.worker.datasets import read_arrays, read_artifact
+from tailfleet_agent.worker.datasets import artifact, read_arrays
 from tailfleet_reduce import dissect
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.workload import ModelSpec
@@ -66,7 +66,7 @@ def build(spec: ModelSpec, artifacts_dir: str, seed: int, device: str = "cpu", d
         model = _architecture(spec)
     if spec.checkpoint_sha256 is not None:
         what = "the checkpoint of model {!r}".format(spec.name)
-        _load(model, read_arrays(read_artifact(artifacts_dir, spec.checkpoint_sha256, what), what), what)
+        _load(model, read_arrays(artifact(artifacts_dir, spec.checkpoint_sha256, what), what), what)
     geometry = dissect(model).geometry()
     if geometry != spec.geometry:
         raise InputError(

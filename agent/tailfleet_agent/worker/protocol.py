@@ -101,7 +101,8 @@ class _Session:
                 import torch
 
                 torch.set_num_threads(threads)
-            return Judge(job, order.artifacts, computed_on, device="cpu" if computed_on == "host" else _device()).judge
+            device = "cpu" if computed_on == "host" else _device()
+            return Judge(job, order.artifacts, computed_on, device, order.dataset_folder).judge
 
         results = run.run(
             job,

@@ -337,8 +337,9 @@ def test_judgements_say_where_they_were_computed(make_job, monkeypatch, profile,
     from tailfleet_schema.workload import DatasetSpec
 
     class Judge:
-        def __init__(self, job, artifacts, computed_on, device):
+        def __init__(self, job, artifacts, computed_on, device, dataset_folder):
             self.computed_on = computed_on
+            assert dataset_folder == "/images"
 
         def judge(self, unit):
             return Judgement(1, 1, 1, 0.0, self.computed_on, "1")
@@ -353,7 +354,9 @@ def test_judgements_say_where_they_were_computed(make_job, monkeypatch, profile,
     )
     channel = io.BytesIO()
 
-    status = protocol._Session(io.BytesIO(order(job, virtual_profile=profile).encode()), channel).serve()
+    status = protocol._Session(
+        io.BytesIO(order(job, virtual_profile=profile, dataset_folder="/images").encode()), channel
+    ).serve()
 
     events = [codec.loads(WorkerEvent, line) for line in channel.getvalue().splitlines()]
     assert status == 0

@@ -245,7 +245,8 @@ def test_the_longest_unused_goes_first_and_what_is_needed_stays(cache, client):
     put(cache, needed, age=1000)
     part = put(cache, b"left" * 250, age=200, suffix=".part")
     small = Cache(cache.folder, len(CONTENT) + 2000)
-    with small.holding(client, [sha(needed), sha(CONTENT)], lambda: None):
+    # Not held yet when room is made for the first.
+    with small.holding(client, [sha(CONTENT), sha(needed)], lambda: None):
         assert names(cache) == sorted([old, sha(needed), sha(CONTENT)])
     assert part not in names(cache)
     assert oldest not in names(cache)
@@ -326,6 +327,22 @@ def test_a_part_whose_owner_finished_meanwhile_is_not_written_to(cache, client, 
     assert fetch(cache, client) == CONTENT
     assert shelf.asked == []
     assert names(cache) == [sha(CONTENT)]
+
+
+def test_an_artifact_that_is_removed_before_it_is_held_is_fetched_again(cache, client, shelf, monkeypatch):
+    name = os.path.join(cache.folder, put(cache, CONTENT))
+    flock = fcntl.flock
+    removed = []
+
+    def late(file, how):
+        if not removed:
+            os.remove(name)
+            removed.append(name)
+        flock(file, how)
+
+    monkeypatch.setattr(cache_room.fcntl, "flock", late)
+    assert fetch(cache, client) == CONTENT
+    assert shelf.asked == [None]
 
 
 def test_a_folder_that_cannot_be_made_is_said(client, tmp_path):

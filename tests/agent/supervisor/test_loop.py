@@ -281,12 +281,13 @@ def test_a_lease_lost_while_it_downloads_drops_the_job(coordinator, agent, downl
     assert coordinator.finishes == []
 
 
-def test_an_agent_stopped_while_it_downloads_gives_the_job_back(coordinator, agent, download):
+def test_an_agent_stopped_while_it_downloads_gives_the_job_back(coordinator, agent, download, tmp_path):
     one = agent()
     one._stopping.set()
     one.work(download)
     (finish,) = coordinator.finishes
     assert (finish.outcome, finish.failure.sentence) == (Outcome.INTERRUPTED, "the agent was stopped")
+    assert not (tmp_path / "artifacts" / download.job.dataset.pack_sha256).exists()
 
 
 def test_the_cache_keeps_to_its_bytes(coordinator, agent, tmp_path):

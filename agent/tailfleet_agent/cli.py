@@ -1,9 +1,10 @@
-"""The agent's command line: ``enroll``, ``run``, ``worker``; also what the zipapp starts.
+"""The agent's command line: ``enroll``, ``run``, ``dataset``, ``worker``; also what the zipapp starts.
 
 One sentence, the cause and the mend on every failure; exit 1 for failures, 2 for usage.
 """
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from tailfleet_agent import config as config_room
 from tailfleet_agent import probes
@@ -36,11 +37,16 @@ def main(arguments: Optional[List[str]] = None) -> int:
         from tailfleet_agent.worker import protocol
 
         return protocol.main(arguments[1:])
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command == "dataset" and (options.folder is None) != options.forget:
+        parser.error("dataset: give the folder that holds {}'s images, or --forget".format(options.name))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         if options.command == "enroll":
             return enroll(options)
+        if options.command == "dataset":
+            return dataset(options)
         return run(options)
     except TailfleetError as error:
         if options.debug:
@@ -62,13 +68,11 @@ def enroll(options: Any) -> int:
         options.virtual,
         options.worker_python,
         os.path.abspath(options.ca) if options.ca else None,
+        datasets=dict(options.dataset),
     )
     facts = board_facts(config)
     reply = Client(config.url, options.token, config.ca).enroll(EnrolRequest(facts))
-    config_room.save(
-        options.home,
-        Config(config.url, reply.board, reply.board_token, config.virtual_profile, config.worker_python, config.ca),
-    )
+    config_room.save(options.home, dataclasses.replace(config, board=reply.board, board_token=reply.board_token))
     what = "virtual board ({})".format(options.virtual) if options.virtual else "board"
     print("enrolled as {} {} at {}".format(what, reply.board, config.url))
     if not options.virtual and facts.software.torch is None:
@@ -82,9 +86,9 @@ def enroll(options: Any) -> int:
 
 def run(options: Any) -> int:
     """Ask for work until SIGTERM or SIGINT."""
-    config = config_room.load(options.home)
     stopping = threading.Event()
     with config_room.lock(options.home):
+        config = _with_datasets(options.home, dict(options.dataset))
         agent = Agent(
             options.home,
             config,
@@ -105,6 +109,27 @@ def run(options: Any) -> int:
         logging.info("board %s asks %s for work", config.board, config.url)
         agent.run()
     return 0
+
+
+def dataset(options: Any) -> int:
+    """Remember, or forget, which folder of this board holds a dataset's image files."""
+    config = _with_datasets(options.home, {options.name: options.folder})
+    if options.name in config.datasets:
+        print("the images of dataset {} are read from {}".format(options.name, config.datasets[options.name]))
+    else:
+        print("the images of dataset {} are fetched from the coordinator".format(options.name))
+    print("an agent that runs already does so when it is started again")
+    return 0
+
+
+def _with_datasets(home: str, changes: Dict[str, Optional[str]]) -> Config:
+    """The stored enrolment with these folders, which are stored too; None forgets one."""
+    config = config_room.load(home)
+    folders: Dict[str, Optional[str]] = {**config.datasets, **changes}
+    changed = dataclasses.replace(config, datasets={name: path for name, path in folders.items() if path is not None})
+    if changed != config:
+        config_room.save(home, changed)
+    return changed
 
 
 def _telemetry(config: Config) -> Optional[Telemetry]:
@@ -138,6 +163,22 @@ def board_facts(config: Config) -> BoardFacts:
     return probes.read_facts(kind, config.virtual_profile, child)
 
 
+def _folder(text: str) -> str:
+    """The absolute path of a folder that exists, for argparse."""
+    path = os.path.abspath(os.path.expanduser(text))
+    if not os.path.isdir(path):
+        raise argparse.ArgumentTypeError("there is no folder {}".format(path))
+    return path
+
+
+def _named_folder(text: str) -> Tuple[str, str]:
+    """``NAME=PATH``, for argparse."""
+    name, equals, path = text.partition("=")
+    if not name or not equals or not path:
+        raise argparse.ArgumentTypeError("{!r} is not NAME=PATH".format(text))
+    return name, _folder(path)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tailfleet-agent", description="The tailfleet agent of one board.")
     parser.add_argument("--version", action="version", version="tailfleet-agent " + __version__)
@@ -157,6 +198,19 @@ def _parser() -> argparse.ArgumentParser:
     enroll_parser.add_argument("--ca", metavar="FILE", help="certificates to trust for https")
     run_parser = commands.add_parser("run", help="ask for work, for ever")
     for one in (enroll_parser, run_parser):
+        one.add_argument(
+            "--dataset",
+            action="append",
+            default=[],
+            type=_named_folder,
+            metavar="NAME=PATH",
+            help="this board has the image files of the dataset NAME below PATH: they are not fetched (repeatable)",
+        )
+    dataset_parser = commands.add_parser("dataset", help="say where this board has the image files of a dataset")
+    dataset_parser.add_argument("name", help="the dataset, as the coordinator calls it")
+    dataset_parser.add_argument("folder", nargs="?", type=_folder, help="the folder that holds its files")
+    dataset_parser.add_argument("--forget", action="store_true", help="fetch them from the coordinator again")
+    for one in (enroll_parser, run_parser, dataset_parser):
         one.add_argument(
             "--home",
             default=config_room.DEFAULT_HOME,

@@ -3,15 +3,15 @@
 Standard library only. Left to others: when to ask, what to do when the coordinator does not answer.
 """
 
-import hashlib
+import contextlib
 import http.client
 import json
-import os
+import re
 import socket
 import ssl
 import urllib.error
 import urllib.request
-from typing import Any, List, Optional, Type, TypeVar
+from typing import Any, Iterator, List, Optional, Tuple, Type, TypeVar
 
 from tailfleet_schema import __version__, codec
 from tailfleet_schema.errors import Blame, ConfigurationError, DecodeError, LabError, TailfleetError
@@ -35,6 +35,8 @@ CONNECT_SECONDS = 10.0
 """How long a request may take beyond the time that the coordinator is asked to wait."""
 
 CHUNK_BYTES = 1 << 20
+
+RANGE_NOT_SATISFIABLE = 416
 
 
 class Unreachable(LabError):
@@ -90,37 +92,34 @@ class Client:
         """Say how the job ended."""
         return self._post("/v1/jobs/{}/finish".format(job), request, FinishReply)
 
-    def fetch_artifact(self, sha256: str, folder: str) -> str:
-        """The path of the artifact in ``folder``, fetched unless it lies there already.
-
-        Raises ``LabError`` when what arrived does not have that hash; a damaged file is never kept.
-        """
-        name = os.path.join(folder, sha256)
-        if os.path.exists(name):
-            return name
-        os.makedirs(folder, exist_ok=True)
-        draft = "{}.{}.part".format(name, os.getpid())
-        digest = hashlib.sha256()
+    @contextlib.contextmanager
+    def artifact(self, sha256: str, start: int = 0) -> Iterator["Transfer"]:
+        """The artifact's bytes from ``start`` on, or from 0 where the other side does not serve that part alone."""
+        reply, begins = self._open_from(sha256, start), start
         try:
-            request = self._request("/v1/artifacts/" + sha256)
-            with self._open(request, CONNECT_SECONDS) as reply, open(draft, "wb") as out:
-                while True:
-                    chunk = reply.read(CHUNK_BYTES)
-                    if not chunk:
-                        break
-                    digest.update(chunk)
-                    out.write(chunk)
-                out.flush()
-                os.fsync(out.fileno())
-            if digest.hexdigest() != sha256:
-                raise LabError("artifact {} arrived damaged".format(sha256[:12]))
-            os.replace(draft, name)
+            total = _length(reply)
+            if start:
+                begins, total = _range(reply, start)
+                if begins not in (0, start):
+                    reply.close()
+                    reply, begins = self._open_from(sha256, 0), 0
+                    total = _length(reply)
+            yield Transfer(reply, begins, total, "artifact {}".format(sha256[:12]))
+        finally:
+            reply.close()
+
+    def _open_from(self, sha256: str, start: int) -> Any:
+        request = self._request("/v1/artifacts/" + sha256)
+        if start:
+            request.add_header("Range", "bytes={}-".format(start))
+        try:
+            return self._open(request, CONNECT_SECONDS)
+        except Refused as error:
+            if error.status == RANGE_NOT_SATISFIABLE and start:
+                return self._open_from(sha256, 0)
+            raise
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable("artifact {} could not be fetched: {}".format(sha256[:12], error))
-        finally:
-            if os.path.exists(draft):
-                os.remove(draft)
-        return name
 
     def _request(self, path: str, body: Optional[bytes] = None) -> urllib.request.Request:
         headers = {"User-Agent": "tailfleet-agent/" + __version__}
@@ -180,6 +179,51 @@ def _mistrust(reason: object) -> Optional[str]:
     if isinstance(reason, ssl.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(reason):
         return str(reason)
     return None
+
+
+class Transfer:
+    """An artifact that is arriving."""
+
+    def __init__(self, reply: Any, start: int, total: Optional[int], what: str) -> None:
+        self.start = start
+        """The byte it begins with."""
+        self.total = total
+        """Bytes of the whole artifact; None where nobody says."""
+        self._reply = reply
+        self._what = what
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes, piece by piece. Raises ``Unreachable`` when they end before the artifact does."""
+        have = self.start
+        while True:
+            try:
+                chunk = self._reply.read(CHUNK_BYTES)
+            except (OSError, http.client.HTTPException) as error:
+                raise Unreachable("{} could not be fetched: {}".format(self._what, error))
+            if not chunk:
+                break
+            have += len(chunk)
+            yield chunk
+        if self.total is not None and have < self.total:
+            raise Unreachable("{} broke off after {} of {} bytes".format(self._what, have, self.total))
+
+
+def _length(reply: Any) -> Optional[int]:
+    words = reply.headers.get("Content-Length", "")
+    return int(words) if words.isdigit() else None
+
+
+def _range(reply: Any, start: int) -> Tuple[int, Optional[int]]:
+    """The byte that the reply to a request for those from ``start`` on begins with, and the bytes of the whole.
+
+    A begin that is neither 0 nor ``start`` says that the reply is of no use.
+    """
+    if reply.getcode() != http.client.PARTIAL_CONTENT:
+        return 0, _length(reply)
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", reply.headers.get("Content-Range", ""))
+    if found is None or int(found.group(1)) != start:
+        return -1, None
+    return start, None if found.group(2) == "*" else int(found.group(2))
 
 
 def _refusal(status: int, content: bytes) -> ErrorReply:

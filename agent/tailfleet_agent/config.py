@@ -7,8 +7,8 @@ second agent out. Left to others: what the files in those folders mean.
 import fcntl
 import os
 import sys
-from dataclasses import dataclass
-from typing import IO, Optional
+from dataclasses import dataclass, field
+from typing import IO, Dict, Optional
 
 from tailfleet_schema import codec
 from tailfleet_schema.errors import ConfigurationError, DecodeError
@@ -34,6 +34,10 @@ class Config:
     contact_seconds: float = 10.0
     """Least time between two requests while a job runs. Rare, so that measuring is not disturbed; well below
     a lease, so that it does not expire."""
+    datasets: Dict[str, str] = field(default_factory=dict)
+    """Folders that hold the image files of datasets, by the datasets' names: nothing is fetched for those."""
+    cache_bytes: int = 20 * 10**9
+    """Fetched weights and images take at most so much of the disk, unless one job needs more."""
 
 
 def path(home: str, *names: str) -> str:

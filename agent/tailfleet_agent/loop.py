@@ -11,6 +11,7 @@ import time
 from typing import Callable, List, Optional
 
 from tailfleet_agent import config as config_room
+from tailfleet_agent.cache import Cache
 from tailfleet_agent.client import Client, Refused, Unreachable
 from tailfleet_agent.config import Config
 from tailfleet_agent.runner import Child, Silence, worker_command
@@ -27,6 +28,7 @@ from tailfleet_schema.messages import (
     ResultsUpload,
     WorkerOrder,
 )
+from tailfleet_schema.workload import FILES
 
 RESULTS_PER_UPLOAD = 500
 UNIT_SECONDS = 1800.0
@@ -40,6 +42,14 @@ log = logging.getLogger("tailfleet.agent")
 
 class LeaseLost(Exception):
     """The job no longer belongs to this agent."""
+
+
+class JobEnded(Exception):
+    """The job is over before its child has been started."""
+
+    def __init__(self, finish: FinishRequest) -> None:
+        super().__init__()
+        self.finish = finish
 
 
 class Agent:
@@ -67,6 +77,7 @@ class Agent:
         self._stopping = stopping
         self._command = command or worker_command(config.worker_python)
         self._spool = Spool(config_room.path(home, "spool"))
+        self._cache = Cache(config_room.path(home, "artifacts"), config.cache_bytes, stopping.wait)
         self._failures = 0
         self.waiting = False
         """Whether it only waits for the coordinator's answer: nothing is lost by ending it then."""
@@ -135,6 +146,8 @@ class Agent:
         except LeaseLost:
             entry.drop()
             return
+        except JobEnded as ended:
+            finish = ended.finish
         except Unreachable as error:
             # The images or weights could not be fetched: the job goes back, to be given again.
             finish = FinishRequest(lease.attempt, Outcome.INTERRUPTED, Failure(error.sentence, Blame.LAB))
@@ -144,14 +157,42 @@ class Agent:
         self.drain()
 
     def _measure(self, lease: Lease, entry: Entry) -> FinishRequest:
-        artifacts = config_room.path(self._home, "artifacts")
-        for sha256 in needed_artifacts(lease.job):
-            self._client.fetch_artifact(sha256, artifacts)
-        order = WorkerOrder(lease.job, lease.known, artifacts, self._config.virtual_profile, handshake=True)
-        log_path = config_room.path(self._home, "logs", "{}.{}.log".format(lease.job.id, lease.attempt))
+        folder = self._dataset_folder(lease.job)
         contact = min(self._config.contact_seconds, lease.lease_seconds / 4)
-        with Child(self._command, order, log_path) as child:
-            return self._attend(child, lease, entry, contact)
+        needed = needed_artifacts(lease.job, has_folder=folder is not None)
+        with self._cache.holding(self._client, needed, self._breathing(lease, entry, contact)):
+            order = WorkerOrder(
+                lease.job,
+                lease.known,
+                self._cache.folder,
+                self._config.virtual_profile,
+                handshake=True,
+                dataset_folder=folder,
+            )
+            log_path = config_room.path(self._home, "logs", "{}.{}.log".format(lease.job.id, lease.attempt))
+            with Child(self._command, order, log_path) as child:
+                return self._attend(child, lease, entry, contact)
+
+    def _dataset_folder(self, job: Job) -> Optional[str]:
+        """Where this board has the image files of the job's dataset; None where it does not say."""
+        if job.dataset is None or job.dataset.form != FILES:
+            return None
+        return self._config.datasets.get(job.dataset.name)
+
+    def _breathing(self, lease: Lease, entry: Entry, contact_seconds: float) -> Callable[[], None]:
+        """What a long download calls now and then: it keeps the lease, and hears of a cancelled job or a stop."""
+        contacted = time.monotonic()
+
+        def breathe() -> None:
+            nonlocal contacted
+            if self._stopping.is_set():
+                raise JobEnded(_stopped(lease.attempt))
+            if time.monotonic() - contacted >= contact_seconds:
+                if self._contact(entry):
+                    raise JobEnded(FinishRequest(lease.attempt, Outcome.CANCELLED))
+                contacted = time.monotonic()
+
+        return breathe
 
     def _attend(self, child: Child, lease: Lease, entry: Entry, contact_seconds: float) -> FinishRequest:
         """Take the child's events until it ends; speak with the coordinator between them."""
@@ -159,7 +200,7 @@ class Agent:
         while True:
             if self._stopping.is_set():
                 child.kill()
-                return FinishRequest(lease.attempt, Outcome.INTERRUPTED, Failure("the agent was stopped", Blame.LAB))
+                return _stopped(lease.attempt)
             try:
                 # Silence is rare: a child that loads a model or judges images. A timed block is far shorter.
                 event = child.next_event(max(0.1, lease.lease_seconds / 3))
@@ -237,14 +278,19 @@ class Agent:
             entry.delivered(len(results))
 
 
-def needed_artifacts(job: Job) -> List[str]:
-    """Content addresses of what the child reads: the checkpoint, and the images where something is judged."""
-    needed = []
-    if job.workload.model.checkpoint_sha256 is not None:
-        needed.append(job.workload.model.checkpoint_sha256)
+def needed_artifacts(job: Job, has_folder: bool = False) -> List[str]:
+    """Content addresses of what the child reads: the checkpoint, and the images where something is judged.
+
+    A board that ``has_folder`` with the image files needs their index alone.
+    """
+    needed = [job.workload.model.checkpoint_sha256]
     if job.dataset is not None:
-        needed.append(job.dataset.sha256)
-    return needed
+        needed += [job.dataset.sha256, None if has_folder else job.dataset.pack_sha256]
+    return [sha256 for sha256 in needed if sha256 is not None]
+
+
+def _stopped(attempt: int) -> FinishRequest:
+    return FinishRequest(attempt, Outcome.INTERRUPTED, Failure("the agent was stopped", Blame.LAB))
 
 
 def _died(attempt: int, child: Child) -> FinishRequest:

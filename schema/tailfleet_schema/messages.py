@@ -20,13 +20,14 @@ Every refusal is an ``ErrorReply`` with a 4xx status. 401: who are you; 403: not
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import List, Optional
+from typing import Any, Dict, List, Optional
 
 from tailfleet_schema.board import BoardFacts, Telemetry
 from tailfleet_schema.curve import UnitResult
 from tailfleet_schema.errors import Blame
 from tailfleet_schema.job import Failure, Job, Key
 from tailfleet_schema.version import PROTOCOL
+from tailfleet_schema.workload import Geometry, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,8 @@ class WorkerOrder:
     """Wait for a line (``go`` or ``stop``) on standard input after each result."""
     judge_threads: Optional[int] = None
     """Threads for judged units; None: as many as torch takes. Timed units always get those, as users' programs do."""
+    dataset_folder: Optional[str] = None
+    """Where this machine has the image files of the job's dataset; None: in the dataset's pack, among the artifacts."""
 
 
 @dataclass(frozen=True)
@@ -168,3 +171,29 @@ class WorkerEvent:
     failure: Optional[Failure] = None
     note: Optional[str] = None
     """Progress in words: loading, warming up."""
+
+
+@dataclass(frozen=True)
+class RegisterOrder:
+    """One line of JSON on the standard input of ``python -m tailfleet_agent.worker register``: a model to be known."""
+
+    name: str
+    architecture: str
+    """As in ``ModelSpec``."""
+    arguments: Dict[str, Any] = field(default_factory=dict)
+    checkpoint: Optional[str] = None
+    """Path of its weights, ``.npz``, ``.safetensors`` or ``.pt``; None: there are none."""
+    pretrained: bool = False
+    """The weights are timm's own."""
+    out: Optional[str] = None
+    """Path of the ``.npz`` of its weights to write; None: they are not written, and timm's own not fetched."""
+
+
+@dataclass(frozen=True)
+class RegisterReply:
+    """The one line of its answer, unless that is a ``WorkerEvent`` with a failure."""
+
+    geometry: Geometry
+    preprocessing: Preprocessing
+    arguments: Dict[str, Any]
+    wrote: bool

@@ -1,5 +1,6 @@
 """What is run on a board: a model, its geometry, the images it is judged on, and how it is run."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
@@ -130,6 +131,58 @@ class DatasetSpec:
             raise InputError("unknown form {!r}; known: {}, {}".format(self.form, ARRAYS, FILES))
         if self.form == ARRAYS and self.pack_sha256 is not None:
             raise InputError("only a dataset of files has a pack")
+
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+JUDGED_SPLITS = ("calibration", "evaluation")
+"""Plans look at the first; what they are worth is judged on the second."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image of a dataset of files."""
+
+    path: str
+    """Below the dataset's folder, and within its pack: relative, with forward slashes."""
+    label: int
+    split: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        outside = any(part in ("", ".", "..") for part in self.path.split("/"))
+        if outside or "\\" in self.path or "\0" in self.path:
+            raise InputError("{!r} is not the path of a file below the dataset's folder".format(self.path))
+        if self.label < 0:
+            raise InputError("label must be at least 0")
+        if self.split not in JUDGED_SPLITS:
+            raise InputError("unknown split {!r}; known: {}".format(self.split, ", ".join(JUDGED_SPLITS)))
+        if not _SHA256.fullmatch(self.sha256):
+            raise InputError("{!r} is not a sha256 in hexadecimal".format(self.sha256))
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """What a dataset of files holds: the artifact that ``DatasetSpec.sha256`` names, as canonical JSON."""
+
+    classes: List[str]
+    """Names, in the order of the labels."""
+    files: List[ImageFile]
+    """In the order in which they are judged: the first so many of a split are a fair sample of it."""
+
+    def __post_init__(self) -> None:
+        paths = set()
+        splits: Dict[str, str] = {}
+        for file in self.files:
+            if file.label >= len(self.classes):
+                raise InputError(
+                    "{} has the label {}, but there are {} classes".format(file.path, file.label, len(self.classes))
+                )
+            if file.path in paths:
+                raise InputError("{} occurs twice".format(file.path))
+            paths.add(file.path)
+            if splits.setdefault(file.sha256, file.split) != file.split:
+                raise InputError("{} lies in both splits, bit for bit".format(file.path))
 
 
 @dataclass(frozen=True)

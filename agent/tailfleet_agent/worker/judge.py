@@ -6,73 +6,106 @@ model computes is computed once: its logits, and for LOSS the tokens that enter 
 the reducing one on are run again. Timing is left to ``timing``; a planner's use of the figures to the coordinator.
 """
 
-from typing import Dict, List, Optional
+from typing import Dict, Iterable, Iterator, List, Optional
 
 import torch
 
-from tailfleet_agent.worker import datasets, models
+from tailfleet_agent.worker import datasets, models, preprocess
 from tailfleet_reduce import METHODS, Anatomy, TokenState, apply, dissect
 from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Job
 from tailfleet_schema.schedule import smallest_reachable
+from tailfleet_schema.workload import ModelSpec
 
 BATCH = 25
 
 CACHE_BYTES = 512 * 1024 * 1024
-"""Tokens entering all blocks are kept while they fit; else those of one block at a time, the last asked for."""
+"""Tokens entering all blocks are kept where they fit, else those of the block last asked for, else none."""
+
+PIXEL_BYTES = 256 * 1024 * 1024
+"""Decoded images are kept while they fit: 1,700 of 224 × 224 in colour. The rest is decoded at each pass."""
 
 
 class Split:
-    """The images of one split as the model takes them, and what the dense model says of them."""
+    """The images of one split, a batch at a time, and what the dense model says of them."""
 
-    def __init__(self, anatomy: Anatomy, job: Job, artifacts_dir: str, split: str, device: str, dtype: str) -> None:
-        if job.dataset is None:
-            raise InputError("the job judges predictions, but carries no dataset")
-        images = datasets.load(job.dataset, artifacts_dir, split, job.images)
-        kind = models.TORCH_DTYPES[dtype]
-        self.batches = [
-            batch.to(device=device, dtype=kind) for batch in torch.split(images.inputs(job.workload.model), BATCH)
-        ]
+    def __init__(self, anatomy: Anatomy, images: datasets.Images, model: ModelSpec, device: str, dtype: str) -> None:
         self.labels = images.labels  # (images,) int64
+        self._images = images
+        self._model = model
+        self._device = device
+        self._dtype = models.TORCH_DTYPES[dtype]
         self._anatomy = anatomy
         self._dense: Optional[torch.Tensor] = None
+        self._pixels: Dict[int, torch.Tensor] = {}
+        self._pixel_bytes = 0
         self._entering: Dict[int, List[torch.Tensor]] = {}
+
+    def batches(self) -> Iterator[torch.Tensor]:
+        """The model's inputs (B, channels, size, size), at most ``BATCH`` at once."""
+        for start in range(0, len(self._images), BATCH):
+            pixels = self._pixels.get(start)
+            if pixels is None:
+                pixels = self._images.pixels(self._model, start, start + BATCH)
+                if self._pixel_bytes + pixels.numel() <= PIXEL_BYTES:
+                    self._pixels[start] = pixels
+                    self._pixel_bytes += pixels.numel()
+            yield preprocess.normalised(pixels, self._model).to(device=self._device, dtype=self._dtype)
 
     def dense_logits(self) -> torch.Tensor:
         """(images, K) fp32 on the host."""
         if self._dense is None:
-            self._dense = collect([self._anatomy.model(batch) for batch in self.batches])
+            self._dense = collect(self._anatomy.model(batch) for batch in self.batches())
         return self._dense
 
-    def entering(self, block: int) -> List[torch.Tensor]:
+    def entering(self, block: int) -> Iterator[torch.Tensor]:
         """The tokens (B, N, C) of each batch that enter ``block`` of the dense model."""
-        if block not in self._entering:
-            first = [self._anatomy.embed(batch) for batch in self.batches]
-            one = sum(x.numel() * x.element_size() for x in first)
+        if block in self._entering:
+            return iter(self._entering[block])
+        return self._computed(block)
+
+    def _computed(self, block: int) -> Iterator[torch.Tensor]:
+        """The same, computed from the images; what fits is kept once all batches have been asked for."""
+        self._entering = {}
+        kept: Dict[int, List[torch.Tensor]] = {}
+        for x in map(self._anatomy.embed, self.batches()):
+            one = x[0].numel() * x.element_size() * len(self._images)
             everything = one * self._anatomy.depth <= CACHE_BYTES
-            self._entering = {}
-            x = first
+            wanted: Optional[torch.Tensor] = None
             for number, part in enumerate(self._anatomy.blocks):
-                if everything or number == block:
-                    self._entering[number] = x
-                if number == block and not everything:
-                    break
-                x = [part.module(batch) for batch in x]
-        return self._entering[block]
+                if everything or (number == block and one <= CACHE_BYTES):
+                    kept.setdefault(number, []).append(x)
+                if number == block:
+                    wanted = x
+                    if not everything:
+                        break
+                x = part.module(x)
+            assert wanted is not None
+            yield wanted
+        self._entering = kept
 
 
 class Judge:
     """Judges the units of one job; the model and the images are read when the first unit asks for them.
 
-    ``computed_on`` (``board`` or ``host``) is what its judgements say of where they were computed.
+    ``computed_on`` (``board`` or ``host``) is what its judgements say of where they were computed; ``dataset_folder``
+    is as in ``WorkerOrder``.
     """
 
-    def __init__(self, job: Job, artifacts_dir: str, computed_on: str, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        job: Job,
+        artifacts_dir: str,
+        computed_on: str,
+        device: str = "cpu",
+        dataset_folder: Optional[str] = None,
+    ) -> None:
         self._job = job
         self._artifacts_dir = artifacts_dir
         self._computed_on = computed_on
         self._device = device
+        self._dataset_folder = dataset_folder
         self._anatomy_or_none: Optional[Anatomy] = None
         self._splits: Dict[str, Split] = {}
         self._schedules = {schedule.digest: schedule for schedule in job.schedules}
@@ -100,9 +133,12 @@ class Judge:
 
     def _split(self, name: str) -> Split:
         if name not in self._splits:
-            self._splits[name] = Split(
-                self._anatomy, self._job, self._artifacts_dir, name, self._device, self._job.workload.dtype
-            )
+            job = self._job
+            if job.dataset is None:
+                raise InputError("the job judges predictions, but carries no dataset")
+            images = datasets.load(job.dataset, self._artifacts_dir, name, job.images, self._dataset_folder)
+            workload = job.workload
+            self._splits[name] = Split(self._anatomy, images, workload.model, self._device, workload.dtype)
         return self._splits[name]
 
     def _scheduled(self, unit: Unit, split: Split) -> torch.Tensor:
@@ -112,7 +148,7 @@ class Judge:
         if schedule.is_dense:
             return split.dense_logits()
         reduced = apply(self._anatomy.model, schedule, self._job.workload.model.name)
-        return collect([reduced(batch) for batch in split.batches])
+        return collect(reduced(batch) for batch in split.batches())
 
     def _with_loss(self, unit: Unit, split: Split) -> torch.Tensor:
         """Logits with ``kept`` tokens leaving ``block`` by the method, and nothing reduced elsewhere."""
@@ -149,7 +185,7 @@ class Judge:
             raise InputError("the model's input cannot have {} tokens".format(unit.tokens))
         generator = torch.Generator().manual_seed(self._job.seed)
         logits = []
-        for batch in split.batches:
+        for batch in split.batches():
             x = anatomy.embed(batch)  # (B, N, C)
             order = torch.rand(x.shape[0], x.shape[1] - anatomy.prefix, generator=generator).argsort(1)
             chosen = order[:, :patches].sort(1).values.to(x.device) + anatomy.prefix  # (B, n - P)
@@ -161,7 +197,7 @@ class Judge:
         return collect(logits)
 
 
-def collect(logits: List[torch.Tensor]) -> torch.Tensor:
+def collect(logits: Iterable[torch.Tensor]) -> torch.Tensor:
     """Logits of all batches, (images, K) fp32 on the host."""
     return torch.cat([part.float().cpu() for part in logits])
 

@@ -1,10 +1,11 @@
 """From a ``ModelSpec`` to a model in memory: timm builds it, an ``.npz`` of plain arrays fills it.
 
-Neither pickled checkpoints nor timm's own downloads are touched: a job can name an architecture and numbers
-for it, never code. Reducing tokens is left to ``tailfleet_reduce``, running it to the backends.
+No checkpoint is ever unpickled here: a job can name an architecture and numbers for it, never code. Where a spec asks
+for timm's own weights, timm fetches them itself, in its own way. Other formats of checkpoints are left to
+``checkpoint``, reducing tokens to ``tailfleet_reduce``, running a model to the backends.
 """
 
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import numpy as np
 import timm
@@ -12,9 +13,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from tailfleet_agent.worker.datasets import read_arrays, read_artifact
+from tailfleet_agent.worker.datasets import artifact, read_arrays
 from tailfleet_reduce import dissect
-from tailfleet_schema.errors import InputError
+from tailfleet_schema.errors import InputError, LabError
 from tailfleet_schema.workload import ModelSpec
 
 OWN_CLASS = "VisionTransformer"
@@ -57,16 +58,18 @@ def build(spec: ModelSpec, artifacts_dir: str, seed: int, device: str = "cpu", d
 
     With no checkpoint the weights are random ones that ``seed`` decides; the caller's random state is left
     as it was. Raises ``InputError`` for an architecture, arguments, geometry or weights that do not fit, and
-    ``LabError`` for a checkpoint that is missing or damaged on this board.
+    ``LabError`` for a checkpoint that is missing or damaged on this board, or timm's weights out of its reach.
     """
     if dtype not in TORCH_DTYPES:
         raise InputError("unknown dtype {!r}; known: {}".format(dtype, ", ".join(sorted(TORCH_DTYPES))))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _architecture(spec)
+        model = assemble(spec.name, spec.architecture, spec.arguments)
+        if spec.pretrained:
+            model = fetch_pretrained(spec.name, model, spec.architecture, spec.arguments)
     if spec.checkpoint_sha256 is not None:
         what = "the checkpoint of model {!r}".format(spec.name)
-        _load(model, read_arrays(read_artifact(artifacts_dir, spec.checkpoint_sha256, what), what), what)
+        fill(model, read_arrays(artifact(artifacts_dir, spec.checkpoint_sha256, what), what), what)
     geometry = dissect(model).geometry()
     if geometry != spec.geometry:
         raise InputError(
@@ -76,27 +79,80 @@ def build(spec: ModelSpec, artifacts_dir: str, seed: int, device: str = "cpu", d
     return model.eval().to(device=device, dtype=TORCH_DTYPES[dtype])
 
 
-def _architecture(spec: ModelSpec) -> nn.Module:
-    unknown = sorted(set(spec.arguments) - ARGUMENTS)
+def assemble(name: str, architecture: str, arguments: Dict[str, Any]) -> nn.Module:
+    """What timm builds of ``architecture`` and ``arguments``, with random weights. Raises ``InputError``."""
+    unknown = sorted(set(arguments) - ARGUMENTS)
     if unknown:
-        raise InputError("model {!r} sets {}, which a spec may not".format(spec.name, ", ".join(unknown)))
-    if spec.architecture != OWN_CLASS and not timm.is_model(spec.architecture):
+        raise InputError("model {!r} sets {}, which a spec may not".format(name, ", ".join(unknown)))
+    if architecture != OWN_CLASS and not timm.is_model(architecture):
         raise InputError(
-            "timm {} knows no architecture {!r}".format(timm.__version__, spec.architecture),
-            "install a newer timm on the board, or choose another model",
+            "timm {} knows no architecture {!r}".format(timm.__version__, architecture),
+            "install a newer timm, or choose another model",
         )
     try:
-        if spec.architecture == OWN_CLASS:
-            return VisionTransformer(**spec.arguments)
-        return timm.create_model(spec.architecture, pretrained=False, **spec.arguments)
+        if architecture == OWN_CLASS:
+            return VisionTransformer(**arguments)
+        return timm.create_model(architecture, pretrained=False, **arguments)
     except (TypeError, ValueError, AssertionError, KeyError, RuntimeError) as error:
         raise InputError(
-            "timm {} cannot build {!r} with {}: {}".format(timm.__version__, spec.architecture, spec.arguments, error)
+            "timm {} cannot build {!r} with {}: {}".format(timm.__version__, architecture, arguments, error)
         )
 
 
-def _load(model: nn.Module, arrays: Dict[str, "np.ndarray[Any, Any]"], what: str) -> None:
-    """Fill every parameter and buffer; half-precision arrays are widened to the model's own precision."""
+def check_pretrained(name: str, model: nn.Module, architecture: str) -> None:
+    """Raise ``InputError`` unless timm has weights for ``model``, as ``assemble`` built it, and for all of it.
+
+    timm leaves what its weights lack at random, and some releases build the whole model so, without a word.
+    """
+    # A dictionary, of other contents in each release of timm.
+    config: Dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    if not any(config.get(source) for source in ("url", "file", "hf_hub_id")):
+        raise InputError(
+            "timm {} has no pretrained weights for {!r}".format(timm.__version__, architecture),
+            "give a checkpoint instead",
+        )
+    classes, asked = config.get("num_classes"), getattr(model, "num_classes", None)
+    if asked not in (0, classes):
+        raise InputError(
+            "timm's weights for {!r} tell {} classes apart, not the {} of model {!r}: its head would be random".format(
+                architecture, classes, asked, name
+            ),
+            "leave the number of classes out, or give a checkpoint that was trained for them",
+        )
+
+
+def fetch_pretrained(
+    name: str, model: nn.Module, architecture: str, arguments: Dict[str, Any], mend: Optional[str] = None
+) -> nn.Module:
+    """``model``, as ``assemble`` built it, anew with timm's own weights, which timm fetches or finds in its cache.
+
+    Raises ``InputError`` where timm has none or they do not fit, and ``LabError`` where they are out of reach;
+    ``mend`` says what helps then.
+    """
+    check_pretrained(name, model, architecture)
+    try:
+        return timm.create_model(architecture, pretrained=True, **arguments)
+    # Whoever timm asks (urllib, requests, httpx, the hub's client) has exceptions of its own; many are no OSError.
+    except (TypeError, ValueError, AssertionError, KeyError, RuntimeError) as error:
+        raise InputError("timm's weights for {!r} do not fit model {!r}: {}".format(architecture, name, error))
+    except Exception as error:
+        raise LabError(
+            "timm's weights for {!r} cannot be fetched here: {}".format(architecture, _first_line(error)),
+            mend
+            or "let this board reach huggingface.co, or copy a hub's cache ($HF_HOME) there that has them, or register"
+            " the model with its weights, so that they come from the coordinator",
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def fill(model: nn.Module, arrays: Dict[str, "np.ndarray[Any, Any]"], what: str) -> None:
+    """Fill every parameter and buffer; half-precision arrays are widened to the model's own precision.
+
+    Raises ``InputError``, which names what is missing, unknown or of another shape, and says whose arrays they are.
+    """
     expected = model.state_dict()
     missing, unknown = sorted(set(expected) - set(arrays)), sorted(set(arrays) - set(expected))
     if missing or unknown:

@@ -7,7 +7,8 @@
 
 Exit status: 0 after ``done``; 1 after ``failure``; 3 when told to stop, or when nobody listens any more; 2 for a
 wrong command line. Logs go to standard error. With ``facts`` as its argument the child instead prints what only
-torch can tell of the board, as one JSON object.
+torch can tell of the board, as one JSON object. With ``register`` it reads a RegisterOrder and answers with a
+RegisterReply, or with the WorkerEvent of a failure.
 
 Nothing is imported here at the top that a bare Python 3.6 lacks, so that even there one sentence can be said.
 """
@@ -43,7 +44,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return _Session(sys.stdin.buffer, channel).serve()
     if arguments[0] == "facts" and (len(arguments) == 1 or (len(arguments) == 3 and arguments[1] == "--virtual")):
         return _tell_facts(channel, arguments[2] if len(arguments) == 3 else None)
-    return _refuse(channel, ["usage"], "usage: python -m tailfleet_agent.worker [facts [--virtual PROFILE]]", USAGE)
+    if arguments == ["register"]:
+        return _register(sys.stdin.buffer, channel)
+    usage = "usage: python -m tailfleet_agent.worker [facts [--virtual PROFILE] | register]"
+    return _refuse(channel, ["usage"], usage, USAGE)
 
 
 class _Gone(Exception):
@@ -101,7 +105,8 @@ class _Session:
                 import torch
 
                 torch.set_num_threads(threads)
-            return Judge(job, order.artifacts, computed_on, device="cpu" if computed_on == "host" else _device()).judge
+            device = "cpu" if computed_on == "host" else _device()
+            return Judge(job, order.artifacts, computed_on, device, order.dataset_folder).judge
 
         results = run.run(
             job,
@@ -159,7 +164,7 @@ def _failure(error: Exception) -> Any:
     return Failure("the measured child failed: {}: {}".format(type(error).__name__, error), Blame.BUG, detail)
 
 
-_PACKAGES = ("torch", "timm", "numpy", "torchvision")
+_PACKAGES = ("torch", "timm", "numpy", "torchvision", "PIL")
 
 
 def install_command() -> str:
@@ -184,9 +189,27 @@ def _tell_facts(channel: IO[bytes], profile: Optional[str]) -> int:
     return DONE
 
 
+def _register(orders: IO[bytes], channel: IO[bytes]) -> int:
+    from tailfleet_schema import codec
+    from tailfleet_schema.messages import RegisterOrder
+
+    said: Any
+    try:
+        from tailfleet_agent.worker.register import register
+
+        said = register(codec.loads(RegisterOrder, orders.readline(), "order"))
+        status = DONE
+    except Exception as error:
+        traceback.print_exc()
+        said, status = {"failure": _failure(error)}, FAILED
+    channel.write(codec.dumps(said).encode("utf-8") + b"\n")
+    channel.flush()
+    return status
+
+
 def _refuse(channel: IO[bytes], arguments: List[str], sentence: str, status: int = FAILED) -> int:
     """Say ``sentence``: as a failure event where one is expected, else on standard error alone."""
-    if not arguments:
+    if arguments in ([], ["register"]):
         event = {"failure": {"sentence": sentence, "blame": "configuration", "detail": ""}}
         channel.write(json.dumps(event).encode("utf-8") + b"\n")
         channel.flush()

@@ -2,13 +2,16 @@
 
 import hashlib
 import io
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 
-from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec, Preprocessing
+from tailfleet_schema import codec
+from tailfleet_schema.workload import DatasetIndex, DatasetSpec, Geometry, ImageFile, ModelSpec, Preprocessing
 
 ARGUMENTS = {
     "img_size": 16,
@@ -64,6 +67,36 @@ class Artifacts:
             calibration_images=8,
             evaluation_images=10,
             source="random",
+        )
+
+    def files(self, folder, count=18, damage=None):
+        """A dataset of PNG files below ``folder``, of several shapes and modes, and packed; ``damage`` the index."""
+        random = np.random.RandomState(5)
+        files = []
+        for number in range(count):
+            shape = [(9, 12), (16, 16), (20, 7), (31, 33)][number % 4]
+            colours = (3,) if number % 3 else ()
+            path = "class {}/{:02}.png".format(number % 3, number)
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.randint(0, 256, shape + colours).astype(np.uint8)).save(str(target))
+            split = "calibration" if number < count // 3 else "evaluation"
+            sha256 = hashlib.sha256(target.read_bytes()).hexdigest()
+            files.append(ImageFile(path, number % 3, split, sha256))
+        pack = io.BytesIO()
+        with zipfile.ZipFile(pack, "w", zipfile.ZIP_STORED) as archive:
+            for file in files:
+                archive.write(str(folder / file.path), file.path)
+        content = codec.dumps(DatasetIndex(["a", "b", "c"], files))
+        return DatasetSpec(
+            name="tiny",
+            sha256=self.put((damage(content) if damage else content).encode()),
+            classes=3,
+            calibration_images=count // 3,
+            evaluation_images=count - count // 3,
+            source="random",
+            form="files",
+            pack_sha256=self.put(pack.getvalue()),
         )
 
     def checkpoint(self, seed=0, change=None):

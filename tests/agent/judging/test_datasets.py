@@ -10,18 +10,22 @@ from tailfleet_agent.worker import datasets
 from tailfleet_schema.errors import InputError, LabError
 
 
+def pictures(images):
+    return np.stack([np.asarray(picture) for picture in images.pictures(0, len(images))])
+
+
 def test_a_split_holds_its_own_images_in_order(artifacts):
     images = datasets.load(artifacts.dataset(), artifacts.folder, "calibration")
     arrays = artifacts.arrays()
     assert len(images) == 8
-    assert np.array_equal(images.pixels.numpy(), arrays["images"][12:20])
+    assert np.array_equal(pictures(images), arrays["images"][12:20])
     assert np.array_equal(images.labels.numpy(), arrays["labels"][12:20])
 
 
 def test_a_limit_takes_the_first_images(artifacts):
     dataset = artifacts.dataset()
     few = datasets.load(dataset, artifacts.folder, "evaluation", 3)
-    assert torch.equal(few.pixels, datasets.load(dataset, artifacts.folder, "evaluation").pixels[:3])
+    assert np.array_equal(pictures(few), pictures(datasets.load(dataset, artifacts.folder, "evaluation"))[:3])
 
 
 def test_inputs_are_normalised_and_scaled_up_bilinearly(artifacts, tiny):
@@ -34,17 +38,18 @@ def test_inputs_are_normalised_and_scaled_up_bilinearly(artifacts, tiny):
     assert torch.allclose(pixels, torch.tensor(expected, dtype=torch.float32), atol=1e-3)
 
 
-def test_grey_images_feed_a_colour_model_but_not_the_reverse(artifacts, tiny):
+def test_grey_and_colour_images_become_what_the_model_takes(artifacts, tiny):
     colour_model = dataclasses.replace(tiny.model, geometry=dataclasses.replace(tiny.geometry, channels=3))
-    grey = datasets.load(artifacts.dataset(), artifacts.folder, "train")
-    inputs = grey.inputs(colour_model)
+    inputs = datasets.load(artifacts.dataset(), artifacts.folder, "train").inputs(colour_model)
     assert inputs.shape == (12, 3, 16, 16)
     assert torch.equal(inputs[:, 0], inputs[:, 2])
-    colour = artifacts.dataset(images=np.zeros((30, 8, 8, 3), dtype=np.uint8))
-    images = datasets.load(colour, artifacts.folder, "train")
-    assert images.inputs(colour_model).shape == (12, 3, 16, 16)
-    with pytest.raises(InputError, match="images have 3 channels, the model takes 1"):
-        images.inputs(tiny.model)
+    red = np.zeros((30, 8, 8, 3), dtype=np.uint8)
+    red[..., 0] = 255
+    images = datasets.load(artifacts.dataset(images=red), artifacts.folder, "train")
+    assert images.inputs(colour_model)[0, :, 0, 0].tolist() == [2, -2, -2]
+    assert images.inputs(tiny.model).shape == (12, 1, 16, 16)
+    # Luma of ITU-R 601, in whole steps of 255.
+    assert float(images.inputs(tiny.model)[0, 0, 0, 0]) == pytest.approx((76 / 255 - 0.5) / 0.25)
 
 
 @pytest.mark.parametrize(

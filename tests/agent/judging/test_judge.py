@@ -20,7 +20,7 @@ def order(artifacts, tiny):
     model = artifacts.model(checkpoint_sha256=artifacts.checkpoint())
     dataset = artifacts.dataset()
 
-    def make(units, schedules=(), seed=7, images=None):
+    def make(units, schedules=(), seed=7, images=None, dataset=dataset):
         return Job("job", JobKind.PROFILE, Workload(model), list(units), 1, 1, seed, list(schedules), dataset, images)
 
     return make
@@ -66,7 +66,9 @@ def test_accuracy_is_that_of_the_schedule_on_the_evaluation_images(artifacts, or
         assert got.kl_nats > 1e-4
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 10**9], ids=["one block kept", "all blocks kept"])
+@pytest.mark.parametrize(
+    "cache_bytes", [0, 8 * 17 * 12 * 4, 10**9], ids=["none kept", "one block kept", "all blocks kept"]
+)
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_loss_is_that_of_reducing_at_one_block_alone(artifacts, order, monkeypatch, method, cache_bytes):
     monkeypatch.setattr(judge, "CACHE_BYTES", cache_bytes)
@@ -83,6 +85,42 @@ def test_loss_is_that_of_reducing_at_one_block_alone(artifacts, order, monkeypat
         whole, _ = by_hand(artifacts, job, "calibration")
         expected = torch.nn.functional.kl_div(logits.log_softmax(1), whole.softmax(1), reduction="batchmean")
         assert got.kl_nats == pytest.approx(float(expected), abs=1e-5)
+        kept = sum(
+            x.numel() * x.element_size() for batches in one._split("calibration")._entering.values() for x in batches
+        )
+        assert kept <= cache_bytes
+        assert (kept > 0) == (cache_bytes > 0)
+
+
+@pytest.mark.parametrize(
+    ("pixel_bytes", "read"),
+    [(0, [3, 3, 2] * 3), (3 * 256, [3, 3, 2, 3, 2, 3, 2]), (10**9, [3, 3, 2])],
+    ids=["none kept", "one batch kept", "all kept"],
+)
+def test_pictures_are_read_by_the_batch_and_kept_while_they_fit(
+    artifacts, order, tmp_path, monkeypatch, pixel_bytes, read
+):
+    """Three passes over eight images: one for each unit, and the dense model's."""
+    monkeypatch.setattr(judge, "PIXEL_BYTES", pixel_bytes)
+    monkeypatch.setattr(judge, "BATCH", 3)
+    dataset = artifacts.files(tmp_path / "images", count=24)
+    units = [Unit(Part.INPUT, 6, 6), Unit(Part.INPUT, 9, 9)]
+    one = judge.Judge(order(units, dataset=dataset), artifacts.folder, "host")
+    sizes = []
+    images = one._split("calibration")._images
+    pictures = images.pictures
+    monkeypatch.setattr(images, "pictures", lambda *span: sizes.append(len(pictures(*span))) or pictures(*span))
+    for unit in units:
+        one.judge(unit)
+    assert sizes == read
+
+
+def test_image_files_are_judged_alike_from_a_folder_and_from_the_pack(artifacts, order, tmp_path):
+    job = order([Unit(Part.LOSS, 17, 9, "topk", 1)], dataset=artifacts.files(tmp_path / "images"))
+    from_pack = judged(artifacts, job)
+    folder = str(tmp_path / "images")
+    assert judge.Judge(job, artifacts.folder, "host", dataset_folder=folder).judge(job.units[0]) == from_pack
+    assert from_pack.images == 6
 
 
 def test_the_dense_model_runs_once_for_all_units(artifacts, order, monkeypatch):
@@ -120,7 +158,7 @@ def test_input_subsets_keep_the_prefix_and_differ_between_images(artifacts, orde
     seen = []
     one._anatomy.blocks[0].module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        embedded = [one._anatomy.embed(batch) for batch in one._split("calibration").batches]
+        embedded = [one._anatomy.embed(batch) for batch in one._split("calibration").batches()]
     one.judge(unit)
     picked = [x for x in seen if x.shape[1] == 6]
     x, kept = embedded[0], picked[0]

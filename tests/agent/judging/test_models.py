@@ -126,3 +126,57 @@ def test_a_geometry_that_is_not_the_models_is_refused(artifacts, tiny):
 def test_an_unknown_dtype_is_refused(artifacts):
     with pytest.raises(InputError, match="unknown dtype 'int8'"):
         models.build(artifacts.model(), artifacts.folder, seed=0, dtype="int8")
+
+
+def test_timms_own_weights_out_of_reach_are_the_labs_to_mend(artifacts, monkeypatch):
+    import urllib.error
+
+    import timm
+
+    spec = ModelSpec("hub", "deit_tiny_patch16_224", artifacts.model().geometry, pretrained=True)
+    create = timm.create_model
+
+    def unreachable(name, pretrained=False, **arguments):
+        if pretrained:
+            raise urllib.error.URLError("no route\nto host")
+        return create(name, **arguments)
+
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    with pytest.raises(LabError, match="timm's weights for 'deit_tiny_patch16_224' cannot be fetched here") as caught:
+        models.build(spec, artifacts.folder, seed=0)
+    assert "huggingface.co" in caught.value.mend
+    assert "\n" not in caught.value.sentence
+
+
+def test_timms_own_weights_fill_the_model(artifacts, monkeypatch):
+    import timm
+
+    create = timm.create_model
+    asked = []
+
+    def fetched(name, pretrained=False, **arguments):
+        model = create(name, **arguments)
+        if pretrained:
+            asked.append((name, arguments))
+            torch.nn.init.constant_(model.head.bias, 7.0)
+        return model
+
+    monkeypatch.setattr(timm, "create_model", fetched)
+    geometry = Geometry(
+        depth=12,
+        dim=192,
+        heads=3,
+        mlp_dim=768,
+        tokens=5,
+        prefix=1,
+        image_size=32,
+        patch_size=16,
+        channels=3,
+        classes=1000,
+    )
+    spec = ModelSpec("hub", "deit_tiny_patch16_224", geometry, {"img_size": 32}, pretrained=True)
+    model = models.build(spec, artifacts.folder, seed=0)
+    assert set(model.head.bias.tolist()) == {7.0}
+    assert asked == [("deit_tiny_patch16_224", {"img_size": 32})]
+    with pytest.raises(InputError, match="has no pretrained weights"):
+        models.build(artifacts.model(pretrained=True), artifacts.folder, seed=0)

@@ -1,13 +1,16 @@
 """The supervisor against real HTTP and real child processes that behave as told."""
 
+import dataclasses
+import json
 import sys
 import threading
 
 import pytest
 
+from tailfleet_agent import client as client_room
 from tailfleet_agent.client import Client, Refused, Unreachable
 from tailfleet_agent.config import Config
-from tailfleet_agent.loop import Agent
+from tailfleet_agent.loop import Agent, needed_artifacts
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardFacts, BoardKind, Hardware, Software, Telemetry
 from tailfleet_schema.curve import Part, Unit
@@ -58,8 +61,8 @@ def lease(attempt=1, known=(), **changes):
 
 @pytest.fixture
 def agent(coordinator, tmp_path):
-    def make(act="pass", contact_seconds=0.0, source=CHILD):
-        config = Config(coordinator.url, "b", "t", "jetson-nano", contact_seconds=contact_seconds)
+    def make(act="pass", contact_seconds=0.0, source=CHILD, **more):
+        config = Config(coordinator.url, "b", "t", "jetson-nano", contact_seconds=contact_seconds, **more)
         return Agent(
             str(tmp_path),
             config,
@@ -192,6 +195,106 @@ def test_a_damaged_artifact_fails_the_job_and_is_not_kept(coordinator, agent, tm
     assert (finish.outcome, finish.failure.blame) == (Outcome.FAILED, Blame.LAB)
     assert "damaged" in finish.failure.sentence
     assert list((tmp_path / "artifacts").iterdir()) == []
+
+
+def files_dataset(coordinator, pack=b"pack"):
+    return DatasetSpec(
+        "d",
+        coordinator.artifact(b"index"),
+        3,
+        4,
+        4,
+        "made up",
+        form="files",
+        pack_sha256=coordinator.artifact(pack) if pack else None,
+    )
+
+
+def test_images_come_from_the_pack_or_from_a_folder_that_the_board_names(coordinator, agent, tmp_path):
+    """With a folder, the index alone is fetched."""
+    told = tmp_path / "order.json"
+    act = "open({!r}, 'w').write(json.dumps(order))".format(str(told))
+    dataset = files_dataset(coordinator)
+    for datasets, folder, fetched in (
+        ({"d": "/images/d"}, "/images/d", [dataset.sha256]),
+        ({"other": "/images/other"}, None, [dataset.sha256, dataset.pack_sha256]),
+    ):
+        coordinator.leases = [lease(dataset=dataset)]
+        agent(act=act, datasets=datasets).step(FACTS)
+        assert json.loads(told.read_text())["dataset_folder"] == folder
+        assert sorted(path.name for path in (tmp_path / "artifacts").iterdir()) == sorted(fetched)
+    assert [finish.outcome for finish in coordinator.finishes] == [Outcome.DONE, Outcome.DONE]
+
+
+def test_a_dataset_of_arrays_is_not_sought_in_a_folder(coordinator, agent, tmp_path):
+    told = tmp_path / "order.json"
+    dataset = DatasetSpec("d", coordinator.artifact(b"images"), 3, 4, 4, "made up")
+    coordinator.leases = [lease(dataset=dataset)]
+    act = "open({!r}, 'w').write(json.dumps(order))".format(str(told))
+    agent(act=act, datasets={"d": "/images/d"}).step(FACTS)
+    assert json.loads(told.read_text())["dataset_folder"] is None
+
+
+def test_needed_are_weights_index_and_pack():
+    model = dataclasses.replace(lease().job.workload.model, checkpoint_sha256="c" * 64)
+    dataset = DatasetSpec("d", "d" * 64, 3, 4, 4, "made up", form="files", pack_sha256="e" * 64)
+    job = lease(workload=Workload(model, backend="virtual"), dataset=dataset).job
+    assert needed_artifacts(job) == ["c" * 64, "d" * 64, "e" * 64]
+    assert needed_artifacts(job, has_folder=True) == ["c" * 64, "d" * 64]
+    assert needed_artifacts(lease().job) == []
+
+
+@pytest.fixture
+def download(coordinator, monkeypatch):
+    """A lease whose images arrive in ten pieces."""
+    monkeypatch.setattr(client_room, "CHUNK_BYTES", 100)
+    return lease(dataset=files_dataset(coordinator, b"0123456789" * 100))
+
+
+def test_a_long_download_keeps_the_lease(coordinator, agent, download):
+    coordinator.leases = [download]
+    agent().step(FACTS)
+    names = [name for name, _, _ in coordinator.requests]
+    assert names.count("heartbeat") >= 10
+    assert names.index("heartbeat") < names.index("results")
+    assert [finish.outcome for finish in coordinator.finishes] == [Outcome.DONE]
+
+
+def test_a_download_is_not_disturbed_more_often_than_needed(coordinator, agent, download):
+    coordinator.leases = [download]
+    agent(contact_seconds=10.0).step(FACTS)
+    assert "heartbeat" not in [name for name, _, _ in coordinator.requests]
+
+
+def test_a_job_cancelled_while_it_downloads_ends_there(coordinator, agent, download):
+    coordinator.cancel = True
+    coordinator.leases = [download]
+    agent(act="sys.exit('started')").step(FACTS)
+    assert [finish.outcome for finish in coordinator.finishes] == [Outcome.CANCELLED]
+    assert [name for name, _, _ in coordinator.requests].count("heartbeat") == 1
+
+
+def test_a_lease_lost_while_it_downloads_drops_the_job(coordinator, agent, download):
+    coordinator.answers = {"heartbeat": 409}
+    coordinator.leases = [download]
+    assert agent().step(FACTS)
+    assert coordinator.finishes == []
+
+
+def test_an_agent_stopped_while_it_downloads_gives_the_job_back(coordinator, agent, download, tmp_path):
+    one = agent()
+    one._stopping.set()
+    one.work(download)
+    (finish,) = coordinator.finishes
+    assert (finish.outcome, finish.failure.sentence) == (Outcome.INTERRUPTED, "the agent was stopped")
+    assert not (tmp_path / "artifacts" / download.job.dataset.pack_sha256).exists()
+
+
+def test_the_cache_keeps_to_its_bytes(coordinator, agent, tmp_path):
+    for content in (b"1" * 600, b"2" * 600):
+        coordinator.leases = [lease(dataset=DatasetSpec("d", coordinator.artifact(content), 3, 4, 4, "made up"))]
+        agent(cache_bytes=1000).step(FACTS)
+    assert [path.read_bytes()[:1] for path in (tmp_path / "artifacts").iterdir()] == [b"2"]
 
 
 def test_an_interpreter_that_is_missing_is_said(coordinator, agent, tmp_path):

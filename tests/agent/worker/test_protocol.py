@@ -322,6 +322,44 @@ def test_a_virtual_boards_top1_is_a_real_forward_pass_on_this_host(make_job, run
     assert judged[1].kl_nats > 0.0
 
 
+def test_image_files_of_the_board_are_judged_and_a_missing_one_is_named(make_job, run_worker, tmp_path):
+    from PIL import Image
+
+    from tailfleet_schema.workload import DatasetIndex, DatasetSpec, ImageFile
+
+    files = []
+    for number in range(4):
+        path = tmp_path / "images" / "{}.png".format(number)
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40 + number, 50), (number, 99, 7)).save(str(path))
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        files.append(ImageFile(path.name, number, "calibration", sha256))
+    index = codec.dumps(DatasetIndex([str(number) for number in range(10)], files)).encode()
+    sha256 = hashlib.sha256(index).hexdigest()
+    (tmp_path / sha256).write_bytes(index)
+    job = make_job(
+        [Unit(Part.LOSS, 17, 9, "topk", 1)],
+        kind=JobKind.PROFILE,
+        dataset=DatasetSpec("own", sha256, 10, 4, 0, "drawn", form="files"),
+    )
+    line = order(job, artifacts=str(tmp_path), dataset_folder=str(tmp_path / "images"))
+
+    status, events, errors = run_worker(line)
+
+    assert status == 0, errors
+    assert [result.judgement.images for result in results_of(events)] == [4]
+
+    (tmp_path / "images" / "2.png").unlink()
+    status, events, _ = run_worker(line)
+    assert status == 1
+    assert events[-1].failure.blame is Blame.LAB
+    assert events[-1].failure.sentence.startswith(
+        "image {} of dataset 'own' cannot be read: No such file or directory; mend: ".format(
+            tmp_path / "images" / "2.png"
+        )
+    )
+
+
 @pytest.mark.parametrize(
     ("profile", "kind", "computed_on"),
     [
@@ -337,8 +375,9 @@ def test_judgements_say_where_they_were_computed(make_job, monkeypatch, profile,
     from tailfleet_schema.workload import DatasetSpec
 
     class Judge:
-        def __init__(self, job, artifacts, computed_on, device):
+        def __init__(self, job, artifacts, computed_on, device, dataset_folder):
             self.computed_on = computed_on
+            assert dataset_folder == "/images"
 
         def judge(self, unit):
             return Judgement(1, 1, 1, 0.0, self.computed_on, "1")
@@ -353,7 +392,9 @@ def test_judgements_say_where_they_were_computed(make_job, monkeypatch, profile,
     )
     channel = io.BytesIO()
 
-    status = protocol._Session(io.BytesIO(order(job, virtual_profile=profile).encode()), channel).serve()
+    status = protocol._Session(
+        io.BytesIO(order(job, virtual_profile=profile, dataset_folder="/images").encode()), channel
+    ).serve()
 
     events = [codec.loads(WorkerEvent, line) for line in channel.getvalue().splitlines()]
     assert status == 0

@@ -19,7 +19,8 @@ from tailfleet_schema.messages import EnrolRequest, LeaseRequest
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
+LOOK_SECONDS = 0.05
 FACTS = BoardFacts(BoardKind.PHYSICAL, Hardware("m", "x86_64", "cpu", 2, 1 << 30), Software("os", "k", "3", "0"))
 
 
@@ -40,6 +41,7 @@ class Up:
         while not self.ready_file.exists():
             assert self.process.poll() is None, self.process.stderr.read()
             assert time.monotonic() < deadline
+            time.sleep(LOOK_SECONDS)
         return json.loads(self.ready_file.read_text())
 
     def ended(self):
@@ -82,6 +84,7 @@ def renewed(database):
     deadline = time.monotonic() + PATIENCE_SECONDS
     while sql(database, "SELECT expires_at FROM leadership") == before:
         assert time.monotonic() < deadline
+        time.sleep(LOOK_SECONDS)
 
 
 def test_a_second_coordinator_is_refused_and_a_restarted_one_is_not(up, database, tmp_path):

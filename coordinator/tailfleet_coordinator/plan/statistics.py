@@ -125,7 +125,7 @@ def measured(points: Iterable[PointSummary], part: Part, label: str = "") -> lis
     return sorted(chosen, key=lambda m: (m.unit.tokens, m.unit.kept))
 
 
-def low_quantile(call_ns: Sequence[int]) -> float:
+def low_quantile(call_ns: Sequence[int] | NDArray[np.float64]) -> float:
     """The 10th percentile, linear between samples."""
     return float(np.quantile(np.asarray(call_ns, dtype=float), QUIET_QUANTILE))
 

@@ -67,6 +67,9 @@ class Objective:
             raise InputError("an objective needs an accuracy drop, a latency budget, or a utility")
         if self.utility_alpha is not None and any(value is not None for value in chosen[:3]):
             raise InputError("a utility stands alone: it already weighs latency against accuracy")
+        if not isinstance(self.on, Statistic):
+            names = ", ".join("Statistic." + statistic.name for statistic in Statistic)
+            raise InputError("on must be one of {}, not {!r}".format(names, self.on))
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,29 @@
 """How much longer than quiet the whole model takes on another statistic, as a function of its tokens.
 
-(reasoning to be written)
+Percentiles of parts do not add up: a pass is as slow as its slowest hundredth only when one of its parts is, and each
+part's own hundredth comes at another time. So parts are summed on quiet, and the tail is taken from where it was seen
+whole: every call of the whole model (MODEL, SENTINEL) over the quiet time of its count. These ratios are pooled over
+counts, since what disturbs a pass mostly does not ask how many tokens it has, and three rounds of three calls at one
+count say nothing of a p99; pooled they are hundreds. A tail that does depend on tokens shows in how the calls above
+the pooled percentile are spread over counts: where they are so unevenly that chance is excluded (a likelihood ratio
+of two binomials, every place tried being paid for), the counts are split there, and both sides looked at again.
+
+A pass that mixes counts of several such stretches draws from each by its share of time: the survival functions are
+mixed, not the percentiles. That is a model, and what it may be off by is in the interval (``MIXING``).
+
+Held against the true p99 of random schedules on made-up boards, with exponential noise, spikes, heavy spikes, Pareto,
+interrupts of fixed length, or blocks that stall: from 1773 calls in all (every count, three rounds of three) the median
+error was 0.2–3 %, where a percentile of each count's own calls gave 1–28 % and a sum of the parts' percentiles 5–35 %;
+from 450 calls (16 counts) 0.1–8 %. With a tail that begins beyond a count, 2 %, where pooling alone gave 8 %; but one
+schedule in twenty was 30 % off, namely where its p99 lies between having that tail and not. Of 450 calls no such step
+can be told, and the error was 16 %: who plans on p99 measures often, and the verification has the last word.
+
+Left to others: quiet times, and steps of quiet itself (``treads``).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,19 +108,25 @@ class Spread:
         if len(used) == 1:
             value = self.sources[used[0]].value
             return Percentile(value, value, value)
-        values = np.concatenate([self.ratios[i] for i in used])
-        order = np.argsort(values, kind="stable")
-
-        def at(tilts: dict[int, float]) -> float:
-            weight = {i: shares[i] * tilts.get(i, 1.0) / len(self.ratios[i]) for i in used}
-            weights = np.concatenate([np.full(len(self.ratios[i]), weight[i]) for i in used])
-            below = np.cumsum(weights[order]) / weights.sum()
-            return float(values[order[min(int(np.searchsorted(below, LEVELS[self.on])), len(order) - 1)]])
-
-        value = at({})
-        longer = [i for i in used if self.sources[i].value > value]
-        ends = [at(dict.fromkeys(longer, by)) for by in (1.0 / MIXING, MIXING)]
+        weights = np.array([share / len(own) for share, own in zip(shares, self.ratios, strict=True)])
+        value = self._weighed(weights)
+        longer = np.array([source.value > value for source in self.sources])
+        ends = [self._weighed(np.where(longer, by * weights, weights)) for by in (1.0 / MIXING, MIXING)]
         return Percentile(value, min(ends[0], value), max(ends[1], value))
+
+    @cached_property
+    def _merged(self) -> tuple[_Floats, _Ints]:
+        """All ratios, ascending, and the source of each."""
+        values = np.concatenate(self.ratios)
+        order = np.argsort(values, kind="stable")
+        return values[order], np.repeat(np.arange(len(self.ratios)), [len(own) for own in self.ratios])[order]
+
+    def _weighed(self, weights: _Floats) -> float:
+        """The percentile of all ratios, each weighing what ``weights`` says of its source."""
+        values, source = self._merged
+        below = np.cumsum(weights[source])
+        place = int(np.searchsorted(below, LEVELS[self.on] * below[-1]))
+        return float(values[min(place, len(values) - 1)])
 
 
 @dataclass(frozen=True, eq=False)

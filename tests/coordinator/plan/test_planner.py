@@ -1,7 +1,10 @@
 import pytest
 from plan_board import GEOMETRY, MadeUpBoard, input_results, model, profile_results, schedule, stalls_beyond, straight
 
+from tailfleet_coordinator.plan.latency import LatencyModel
 from tailfleet_coordinator.plan.planner import Plan, PlanInput, make_plan
+from tailfleet_coordinator.plan.spread import Spread
+from tailfleet_coordinator.plan.statistics import summarise
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import Objective, Statistic
@@ -208,9 +211,11 @@ class TestOnAStatistic:
         assert tail.schedule is not None
         assert tail.dense_ns == pytest.approx(stalling.true_ns(schedule([197] * 12), 0.99), rel=0.05)
 
-    def test_the_edge_of_the_tail_is_a_candidate(self, stalling, stalling_sweep):
-        tail = plan(stalling, self.budget(stalling, Statistic.P99), sweep=stalling_sweep)
-        assert any(90 <= n <= 100 for point in tail.front for n in point.keep)
+    def test_the_edge_of_the_tail_is_a_candidate(self):
+        """It is no top of a tread (64, 128, 192), nor on the grid between them."""
+        board = MadeUpBoard(stall=stalls_beyond(107))
+        made = plan(board, Objective(latency_share=0.6, on=Statistic.P99), sweep=board.sweep(["topk"], calls=20))
+        assert any(100 <= n <= 107 for point in made.front for n in point.keep)
 
     def test_a_share_of_dense_is_one_of_its_p99(self, stalling, stalling_sweep):
         made = plan(stalling, Objective(latency_share=0.8, on=Statistic.P99), sweep=stalling_sweep)
@@ -240,6 +245,10 @@ class TestOnAStatistic:
         assert losses == sorted(losses, reverse=True)
         assert made.front[-1].keep == [197] * 12
         assert made.front[-1].latency_ns == pytest.approx(made.dense_ns)
+        spread = Spread.fit(stalling_sweep, 197, Statistic.P99)
+        latency = LatencyModel.fit(GEOMETRY, summarise(stalling_sweep), spread)
+        assert not latency.additive
+        assert latencies == pytest.approx([latency.predict(schedule(p.keep)).ns for p in made.front])
 
     def test_the_rule_takes_its_curve_from_the_statistic(self, stalling, stalling_sweep):
         quiet, tail = (

@@ -89,9 +89,7 @@ def test_a_sweep_too_short_for_a_tail_is_refused_and_nothing_stored(lab, virtual
     request = CampaignRequest(
         ["tiny"], ["modelled"], ["topk"], objective=Objective(latency_share=0.9, on=Statistic.P99)
     )
-    with pytest.raises(
-        InputError, match=r"a p99 takes 368 calls of the whole model.* --rounds 3 --calls "
-    ):
+    with pytest.raises(InputError, match=r"a p99 takes 368 calls of the whole model.* --rounds 3 --calls "):
         campaigns.open_campaign(lab.store, request)
     assert lab.sql("SELECT count(*) FROM campaigns") == [(0,)]
     assert campaigns.open_campaign(lab.store, dataclasses.replace(request, objective=None))

@@ -24,7 +24,7 @@ def open_campaign(store: Store, request: CampaignRequest) -> str:
     """Store the campaign for an actor to drive; its id.
 
     Raises ``UnknownName`` for a board or model that does not exist, ``InputError`` for what cannot be measured on
-    one of them.
+    one of them, and for a sweep too short for the statistic that plans are to be on.
     """
     board_ids = store.find_boards(request.boards)
     models = [store.get_model(name) for name in request.models]
@@ -32,7 +32,9 @@ def open_campaign(store: Store, request: CampaignRequest) -> str:
     for model in models:
         for kind in kinds:
             workload_of(request, model, kind)
-            design.sweep_units(model.geometry, request.methods, request.sweep.counts, kind)
+            units = design.sweep_units(model.geometry, request.methods, request.sweep.counts, kind)
+            if request.objective is not None:
+                design.check_effort(request.objective, request.sweep, units)
     campaign_id = f"c{secrets.token_hex(4)}"
     store.create_campaign(campaign_id, request, board_ids)
     return campaign_id

@@ -24,6 +24,16 @@ class CampaignState(Enum):
     CANCELLED = "cancelled"
 
 
+class Statistic(Enum):
+    """Which time of many calls is meant where a latency is named."""
+
+    QUIET = "quiet"
+    """10th percentile: the board undisturbed."""
+    P50 = "p50"
+    P99 = "p99"
+    """What one call in a hundred exceeds: the tail, disturbances and all."""
+
+
 @dataclass(frozen=True)
 class Objective:
     """What a plan is to achieve.
@@ -32,12 +42,14 @@ class Objective:
     a latency budget, as a share of dense or in nanoseconds: the schedule within it that loses least. With
     both: the accuracy limit for models that have labelled images, the budget for those that have none.
     With ``utility_alpha`` = α: argmax of α·(1 − L/L_dense) + (1 − α)·A/A_dense.
+    Every latency in it, "fastest" and the dense one included, is ``on`` one statistic.
     """
 
     max_accuracy_drop: Optional[float] = None
     latency_share: Optional[float] = None
     latency_ns: Optional[int] = None
     utility_alpha: Optional[float] = None
+    on: Statistic = Statistic.QUIET
 
     def __post_init__(self) -> None:
         if self.max_accuracy_drop is not None and not 0 <= self.max_accuracy_drop <= 100:
@@ -55,6 +67,9 @@ class Objective:
             raise InputError("an objective needs an accuracy drop, a latency budget, or a utility")
         if self.utility_alpha is not None and any(value is not None for value in chosen[:3]):
             raise InputError("a utility stands alone: it already weighs latency against accuracy")
+        if not isinstance(self.on, Statistic):
+            names = ", ".join("Statistic." + statistic.name for statistic in Statistic)
+            raise InputError("on must be one of {}, not {!r}".format(names, self.on))
 
 
 @dataclass(frozen=True)
@@ -149,7 +164,8 @@ class CampaignStatus:
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One planned board × model × method, verified on the board. Times in ns on *quiet*; None: not known."""
+    """One planned board × model × method, verified on the board. Times in ns, all ``on`` one statistic; None: not
+    known."""
 
     board: str
     board_kind: str
@@ -176,6 +192,8 @@ class ReportRow:
     """``board`` or ``host``; None where there is no top-1."""
     recommended: bool
     verdict: str
+    on: Statistic = Statistic.QUIET
+    """That of the campaign's objective."""
 
 
 @dataclass(frozen=True)

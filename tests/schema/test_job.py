@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 
-from tailfleet_schema import schedule
-from tailfleet_schema.campaign import CampaignRequest, Objective, SweepSettings
+from tailfleet_schema import codec, schedule
+from tailfleet_schema.campaign import CampaignRequest, Objective, ReportRow, Statistic, SweepSettings
 from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
-from tailfleet_schema.errors import InputError
+from tailfleet_schema.errors import DecodeError, InputError
 from tailfleet_schema.job import ENDED, MOVES, Job, JobKind, JobState
 from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec, Workload
 
@@ -91,6 +91,7 @@ def test_an_oom_result_needs_no_calls():
         (lambda: Objective(latency_share=1.5), "share of dense"),
         (lambda: Objective(max_accuracy_drop=1.0, utility_alpha=0.5), "stands alone"),
         (lambda: Objective(utility_alpha=2.0), "alpha"),
+        (lambda: Objective(latency_share=0.5, on="p99"), "on must be one of Statistic.QUIET"),
         (lambda: SweepSettings("1,x"), "counts"),
         (lambda: SweepSettings(rounds=0), "rounds"),
         (lambda: CampaignRequest(["m"], []), "boards is empty"),
@@ -103,6 +104,28 @@ def test_an_oom_result_needs_no_calls():
 def test_a_request_that_cannot_be_meant_is_refused(make, words):
     with pytest.raises(InputError, match=words):
         make()
+
+
+def test_what_was_stored_before_statistics_were_named_is_on_quiet():
+    request = codec.loads(CampaignRequest, '{"models":["m"],"boards":["b"],"objective":{"latency_share":0.8}}')
+    assert request.objective == Objective(latency_share=0.8, on=Statistic.QUIET)
+    nothing = {field.name: None for field in dataclasses.fields(ReportRow)}
+    words = dict.fromkeys(("board", "board_kind", "model", "planner", "method", "verdict"), "x")
+    row = {**nothing, **words, "recommended": False}
+    del row["on"]
+    assert codec.decode(ReportRow, row).on is Statistic.QUIET
+
+
+def test_a_statistic_travels_by_its_name():
+    objective = Objective(max_accuracy_drop=1.0, on=Statistic.P99)
+    assert '"on":"p99"' in codec.dumps(objective)
+    assert codec.loads(Objective, codec.dumps(objective)) == objective
+    with pytest.raises(DecodeError, match=r'request\.objective\.on: must be one of quiet, p50, p99; not "p75"'):
+        codec.loads(
+            CampaignRequest,
+            '{"models":["m"],"boards":["b"],"objective":{"latency_share":0.8,"on":"p75"}}',
+            "request",
+        )
 
 
 def test_the_published_rule_is_planned_for_its_own_method_alone():

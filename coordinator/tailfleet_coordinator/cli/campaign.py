@@ -33,6 +33,13 @@ def run(
     objective: Annotated[str, typer.Option(help=f"What a plan is to achieve: {objectives.FORMS}; or several.")] = (
         "max-accuracy-drop=1.0,latency-budget=0.8x"
     ),
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="quiet|p50|p99",
+            help="Statistic of every latency in the objective: quiet (10th percentile of calls), p50 or p99.",
+        ),
+    ] = "quiet",
     counts: Counts = "auto",
     rounds: Rounds = 3,
     calls: Calls = 3,
@@ -41,9 +48,10 @@ def run(
     wait: Wait = True,
 ) -> None:
     """Measure what is missing, plan for every board and model, ship, and measure the schedules on the boards."""
+    wanted = objectives.parse(objective, on)
     here = fleet()
     asked = sweep_request(here, models, boards, method, SweepSettings(counts, rounds, calls, fresh), batch)
-    start(here, replace(asked, planners=split(planner), objective=objectives.parse(objective)), wait)
+    start(here, replace(asked, planners=split(planner), objective=wanted), wait)
 
 
 @app.command()
@@ -102,6 +110,8 @@ def start(here: Fleet, request: CampaignRequest, wait: bool) -> None:
     """Hand ``request`` in, and follow it to its end where ``wait`` says so."""
     campaign = here.run_campaign(request)
     say(f"campaign {campaign}: {len(request.boards)} boards × {len(request.models)} models")
+    if request.objective is not None:
+        say(f"objective: {objectives.words(request.objective)}")
     if not wait:
         say(f"tailfleet campaign status {campaign} tells its progress")
         return

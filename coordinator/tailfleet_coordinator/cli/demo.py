@@ -77,8 +77,9 @@ def demo(
         )
         say(
             f"campaign {campaign}: {len(BOARDS)} boards × {len(MODELS)} models. Objective: digits_vit as fast as"
-            " possible with at most 1 point of top-1 lost (calibration images);\n"
-            "deit_small_patch16_224 has random weights here, so it is planned by latency alone: 0.8 of dense."
+            f" possible on {OBJECTIVE.on.value} with at most 1 point of top-1 lost (calibration images);\n"
+            "deit_small_patch16_224 has random weights here, so it is planned by latency alone: 0.8 of dense on"
+            f" {OBJECTIVE.on.value}."
         )
         status, phases = follow(fleet, campaign, lambda: _check(agents, folder))
         seconds.update(phases)

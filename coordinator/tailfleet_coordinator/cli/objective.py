@@ -1,7 +1,8 @@
 """Objectives as people write them: ``max-accuracy-drop=1.0``, ``latency-budget=12ms``, ``latency-budget=0.8x``,
-``utility=0.5``; several are joined by commas."""
+``utility=0.5``; several are joined by commas. And back: an objective in words.
+"""
 
-from tailfleet_schema.campaign import Objective
+from tailfleet_schema.campaign import Objective, Statistic
 from tailfleet_schema.errors import InputError
 
 FORMS = "max-accuracy-drop=1.0, latency-budget=0.8x, latency-budget=12ms, utility=0.5"
@@ -9,8 +10,8 @@ FORMS = "max-accuracy-drop=1.0, latency-budget=0.8x, latency-budget=12ms, utilit
 UNITS_NS = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
 
 
-def parse(text: str) -> Objective:
-    """The objective that ``text`` means. Raises ``InputError``."""
+def parse(text: str, on: str = Statistic.QUIET.value) -> Objective:
+    """The objective that ``text`` means, its latencies ``on`` a statistic by name. Raises ``InputError``."""
     values: dict[str, float | int] = {}
     for part in text.split(","):
         name, equals, value = part.strip().partition("=")
@@ -20,7 +21,31 @@ def parse(text: str) -> Objective:
         if field in values:
             raise InputError(f"the objective gives {name.strip()} twice")
         values[field] = number
-    return Objective(**values)  # type: ignore[arg-type]
+    return Objective(**values, on=_statistic(on))  # type: ignore[arg-type]
+
+
+def words(objective: Objective) -> str:
+    """What is to be achieved, and on which statistic: ``as fast as possible on p99 with at most …``."""
+    on = f"on {objective.on.value}"
+    if objective.utility_alpha is not None:
+        return f"the best utility, α = {objective.utility_alpha:g}, of latency {on} and top-1"
+    share, ns = objective.latency_share, objective.latency_ns
+    budget = None
+    if share is not None or ns is not None:
+        limit = f"{share:g}x of dense" if share is not None else f"{(ns or 0) / 1e6:g} ms"
+        budget = f"{limit} {on}, losing least"
+    if objective.max_accuracy_drop is None:
+        return str(budget)
+    limit = f"at most {objective.max_accuracy_drop:g} points of top-1 lost"
+    fastest = f"as fast as possible {on} with {limit}"
+    return fastest if budget is None else f"{fastest}; without labelled images {budget}"
+
+
+def _statistic(name: str) -> Statistic:
+    known = [statistic.value for statistic in Statistic]
+    if name not in known:
+        raise InputError(f"unknown statistic {name!r}; known: {', '.join(known)}", mend="--on p50")
+    return Statistic(name)
 
 
 def _term(name: str, value: str) -> tuple[str, float | int]:

@@ -17,8 +17,9 @@ from tailfleet_coordinator.db.rows import Board, Campaign, Curve, JobStatus, Ste
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.db.store_workloads import model_digest
 from tailfleet_coordinator.plan import design
-from tailfleet_coordinator.plan.planner import PlanInput
+from tailfleet_coordinator.plan.planner import Plan, PlanInput
 from tailfleet_schema import codec
+from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignRequest, CampaignState
 from tailfleet_schema.curve import Part, Unit, UnitResult
 from tailfleet_schema.errors import Blame, TailfleetError
@@ -38,10 +39,6 @@ TRIES = 3
 
 PROFILE_SEED = 0
 """One for all campaigns: which patches a random input keeps must not depend on who asked."""
-
-VERIFY_ROUNDS = 5
-VERIFY_CALLS = 5
-"""At least so many: a handful of schedules is measured, and the gain may be small."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +201,8 @@ class Driver:
         schedules = [dense(model.name, model.geometry)]
         schedules += [self._store.get_schedule(digest) for digest in planned if digest != schedules[0].digest]
         dataset = None if model.dataset is None else self._store.get_dataset(model.dataset)
-        job = verification(situation.request, step, board, model, schedules, dataset)
+        pass_ns = min(codec.loads(Plan, plan.plan_json).dense_ns for plan in plans)
+        job = verification(situation.request, step, board, model, schedules, dataset, pass_ns)
         links = [plan.id for plan in plans if plan.schedule_digest is not None]
         self._store.create_job(step.campaign_id, step.board_id, step.model, job, links)
         self._note(step, "verify", _absence(board))
@@ -340,15 +338,22 @@ def verification(
     model: ModelSpec,
     schedules: list[Schedule],
     dataset: DatasetSpec | None,
+    pass_ns: float,
 ) -> Job:
-    """The job that measures and, where there are images, judges ``schedules`` (the dense one first) on the board."""
+    """The job that measures and, where there are images, judges ``schedules`` (the dense one first) on the board.
+
+    ``pass_ns`` is what one pass takes at most; on a virtual board none takes any time.
+    """
+    assert request.objective is not None
+    seconds = 0.0 if board.kind is BoardKind.VIRTUAL else pass_ns
+    rounds, calls = design.verify_effort(request.objective, request.sweep, seconds)
     return Job(
         id=f"{step.campaign_id}-verify-{step.id}",
         kind=JobKind.VERIFY,
         workload=workload_of(request, model, board.kind),
         units=design.verify_units(schedules, judged=dataset is not None),
-        rounds=max(request.sweep.rounds, VERIFY_ROUNDS),
-        calls=max(request.sweep.calls, VERIFY_CALLS),
+        rounds=rounds,
+        calls=calls,
         seed=_seed(step, "verify"),
         schedules=schedules,
         dataset=dataset,

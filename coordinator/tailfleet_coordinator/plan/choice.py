@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailfleet_coordinator.plan.latency import Prediction
-from tailfleet_coordinator.plan.verdict import against_dense, in_ms, points
-from tailfleet_schema.campaign import Objective
+from tailfleet_coordinator.plan.verdict import against_dense, in_ms, on_statistic, points
+from tailfleet_schema.campaign import Objective, Statistic
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Options:
     """Percent of calibration images; None: the model has no labelled images."""
     predict: Callable[[int], Prediction]
     """The prediction, with its interval, of a point of the front."""
+    on: Statistic = Statistic.QUIET
+    """What all latencies here are on; for the words alone."""
 
 
 @dataclass(frozen=True)
@@ -41,42 +43,46 @@ class Choice:
 def choose(options: Options, objective: Objective) -> Choice:
     """The point that ``objective`` (see there) asks for.
 
-    A latency budget is kept with the interval's upper end where any point does, else with the prediction itself.
+    A latency budget is kept beyond the prediction's uncertainty where any point does, else by the prediction itself.
     """
     judged = options.dense_top1 is not None
-    budget_ns = _budget_ns(objective, options.dense)
+    budget = _budget(objective, options.dense)
     if objective.utility_alpha is not None:
         if not judged:
             return Choice(None, "a utility weighs accuracy, and there are no labelled images: give a latency budget")
         return _unless_dense(options, _by_utility(options, objective.utility_alpha))
     if objective.max_accuracy_drop is not None and judged:
         return _fastest(options, objective.max_accuracy_drop)
-    if budget_ns is None:
+    if budget is None:
         return Choice(
             None, "an accuracy limit cannot be checked, as there are no labelled images: give a latency budget"
         )
-    return _least_loss(options, budget_ns)
+    return _least_loss(options, budget)
 
 
 def beats(prediction: Prediction, dense: Prediction) -> bool:
-    """Whether ``prediction`` is below ``dense`` by more than both intervals together (in quadrature)."""
-    half = np.hypot(prediction.high_ns - prediction.ns, dense.high_ns - dense.ns)
-    return bool(dense.ns - prediction.ns > half)
+    """Whether ``prediction`` is below ``dense`` by more than both intervals together."""
+    return bool(dense.ns - prediction.ns > prediction.margin_ns(dense))
 
 
-def no_gain(prediction: Prediction, dense: Prediction) -> str:
-    """Why a prediction does not beat dense: "predicted at … against … dense: …"."""
-    figures = f"predicted at {in_ms(prediction.ns)} against {in_ms(dense.ns)} dense"
+def no_gain(prediction: Prediction, dense: Prediction, on: Statistic) -> str:
+    """Why a prediction does not beat dense: "predicted at … against … dense on quiet: …"."""
+    figures = f"predicted at {in_ms(prediction.ns)} against {in_ms(dense.ns)} dense{on_statistic(on)}"
     if prediction.ns >= dense.ns:
         return figures + ": scoring costs more than fewer tokens save"
-    half = float(np.hypot(prediction.high_ns - prediction.ns, dense.high_ns - dense.ns))
-    return figures + f": the gain is within the uncertainty of ±{in_ms(half)}"
+    return figures + f": the gain is within the uncertainty of ±{in_ms(prediction.margin_ns(dense))}"
 
 
-def _budget_ns(objective: Objective, dense: Prediction) -> float | None:
+def _budget(objective: Objective, dense: Prediction) -> Prediction | None:
+    """The budget as if it were a prediction: a share of dense is as uncertain as the tail it has in common with it."""
     if objective.latency_share is not None:
-        return objective.latency_share * dense.ns
-    return None if objective.latency_ns is None else float(objective.latency_ns)
+        share = objective.latency_share
+        fall, rise = (tuple(share * ns for ns in ends) for ends in (dense.fall_ns, dense.rise_ns))
+        return Prediction(share * dense.ns, 0.0, False, False, fall, rise)
+    if objective.latency_ns is None:
+        return None
+    sure = tuple(0.0 for _ in dense.fall_ns)
+    return Prediction(float(objective.latency_ns), 0.0, False, False, sure, sure)
 
 
 def _fastest(options: Options, most_drop: float) -> Choice:
@@ -87,31 +93,38 @@ def _fastest(options: Options, most_drop: float) -> Choice:
     if not faster:
         gentle = [int(i) for i in np.flatnonzero(options.latency_ns < options.dense.ns * (1 - 1e-9))]
         if not gentle:
-            return Choice(None, f"no reduction by {options.method} is predicted faster than dense at all: {_idle()}")
+            return Choice(None, _idle(options))
         best = min(gentle, key=lambda i: float(options.loss[i]))
         figure = f"the gentlest faster one may lose {points(float(options.loss[best]))}"
-        return Choice(best, f"no reduction by {limit} is predicted faster than dense; {figure}")
+        return Choice(
+            best, f"no reduction by {limit} is predicted faster than dense{on_statistic(options.on)}; {figure}"
+        )
     best = faster[0]
     prediction = options.predict(best)
     if not beats(prediction, options.dense):
-        return Choice(best, f"the best of {limit} is {no_gain(prediction, options.dense)}")
+        return Choice(best, f"the best of {limit} is {no_gain(prediction, options.dense, options.on)}")
     return Choice(best)
 
 
-def _least_loss(options: Options, budget_ns: float) -> Choice:
+def _least_loss(options: Options, budget: Prediction) -> Choice:
     """The point that loses least within the budget."""
-    if options.dense.ns <= budget_ns:
-        return Choice(None, f"dense already meets the budget of {in_ms(budget_ns)}, with {in_ms(options.dense.ns)}")
-    within = [int(i) for i in np.flatnonzero(options.latency_ns <= budget_ns)]
+    said = f"the budget of {in_ms(budget.ns)}{on_statistic(options.on)}"
+    if options.dense.ns <= budget.ns:
+        return Choice(None, f"dense already meets {said}, with {in_ms(options.dense.ns)}")
+    within = [int(i) for i in np.flatnonzero(options.latency_ns <= budget.ns)]
     if not within:
         if not len(options.latency_ns) or options.latency_ns[0] >= options.dense.ns * (1 - 1e-9):
-            return Choice(None, f"no reduction by {options.method} is predicted faster than dense at all: {_idle()}")
+            return Choice(None, _idle(options))
         closest = options.predict(0)
         figures = f"{in_ms(closest.ns)} ({against_dense(closest.ns, options.dense.ns)})"
-        budget = f"the budget of {in_ms(budget_ns)}"
-        return Choice(0, f"{budget} cannot be met by {options.method}: the closest is predicted at {figures}")
+        return Choice(0, f"{said} cannot be met by {options.method}: the closest is predicted at {figures}")
+
+    def is_sure(point: int) -> bool:
+        prediction = options.predict(point)
+        return budget.ns - prediction.ns >= prediction.margin_ns(budget)
+
     # By rising loss, which is by falling latency.
-    sure = next((i for i in reversed(within) if options.predict(i).high_ns <= budget_ns), None)
+    sure = next((i for i in reversed(within) if is_sure(i)), None)
     return _unless_dense(options, within[-1] if sure is None else sure)
 
 
@@ -130,8 +143,9 @@ def _unless_dense(options: Options, point: int | None) -> Choice:
     prediction = options.predict(point)
     if beats(prediction, options.dense):
         return Choice(point)
-    return Choice(point, f"the best of {options.method} is {no_gain(prediction, options.dense)}")
+    return Choice(point, f"the best of {options.method} is {no_gain(prediction, options.dense, options.on)}")
 
 
-def _idle() -> str:
-    return "scoring costs more than fewer tokens save"
+def _idle(options: Options) -> str:
+    faster = f"no reduction by {options.method} is predicted faster than dense at all{on_statistic(options.on)}"
+    return f"{faster}: scoring costs more than fewer tokens save"

@@ -1,13 +1,18 @@
 """What to measure: the units of a sweep, of an accuracy profile, and of a verification.
 
+A sweep's rounds and calls are the user's (``SweepSettings``); those of a verification follow from what is asked of it.
+
 Sizes are chosen so that a sweep of a 60–100 ms model with three methods stays well under a minute on a small CPU,
-and a profile of a small model on 200 images under half a minute a method. Left to others: rounds and calls
-(``SweepSettings``), the order of units (the worker).
+and a profile of a small model on 200 images under half a minute a method. Left to others: the order of units (the
+worker).
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from tailfleet_coordinator.plan.quantiles import ENOUGH_CALLS, least_calls, shortage
 from tailfleet_schema.board import BoardKind
+from tailfleet_schema.campaign import Objective, Statistic, SweepSettings
 from tailfleet_schema.curve import Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.schedule import PLACEMENT, Schedule, smallest_reachable
@@ -36,6 +41,13 @@ PROFILE_SHARES = (0.85, 0.65, 0.5, 0.35, 0.2)
 """Kept tokens of an accuracy profile as a share of all; what a method cannot reach becomes what it can."""
 
 INPUT_COUNTS = 8
+
+VERIFY_ROUNDS = {Statistic.QUIET: 5, Statistic.P50: 10, Statistic.P99: 20}
+"""At least so many: a handful of schedules is measured, and the gain may be small. A tail is made of what comes and
+goes, so it takes more of them."""
+
+VERIFY_SECONDS = 60.0
+"""So long one schedule is timed for a tail, where that is enough for one at all."""
 
 
 def sweep_units(geometry: Geometry, methods: Sequence[str], counts: str, kind: BoardKind) -> list[Unit]:
@@ -123,6 +135,28 @@ def verify_units(schedules: Iterable[Schedule], judged: bool) -> list[Unit]:
         raise InputError("a verification needs the dense schedule to compare with")
     parts = (Part.SCHEDULE, Part.ACCURACY) if judged else (Part.SCHEDULE,)
     return [Unit(part, s.tokens, s.keep[-1], digest) for part in parts for digest, s in distinct.items()]
+
+
+def verify_effort(objective: Objective, sweep: SweepSettings, pass_ns: float) -> tuple[int, int]:
+    """Rounds, and calls a round, of a verification on the objective's statistic; never less than the sweep's.
+
+    Enough to tell schedules apart (``ENOUGH_CALLS``); where a pass of ``pass_ns`` makes that longer than
+    ``VERIFY_SECONDS``, as many as fit, but no fewer than the statistic means anything with. 0: a pass takes no time.
+    """
+    on = objective.on
+    fitting = VERIFY_SECONDS * 1e9 / pass_ns if pass_ns > 0 else math.inf
+    calls = max(least_calls(on), min(ENOUGH_CALLS[on], fitting))
+    if on is Statistic.QUIET:
+        calls = ENOUGH_CALLS[on]
+    return max(sweep.rounds, VERIFY_ROUNDS[on]), max(sweep.calls, math.ceil(calls / VERIFY_ROUNDS[on]))
+
+
+def check_effort(objective: Objective, sweep: SweepSettings, units: Iterable[Unit]) -> None:
+    """Raise ``InputError`` where a sweep of ``units`` makes too few calls to plan on the objective's statistic."""
+    whole = sum(unit.part in (Part.MODEL, Part.SENTINEL) for unit in units)
+    few = shortage(objective.on, whole, sweep.rounds, sweep.calls)
+    if few is not None:
+        raise InputError(few)
 
 
 def _pairs(

@@ -3,7 +3,12 @@
 A pass is: fixed + Σ over blocks of (attention half on the tokens that enter + MLP half on those that leave), with the
 reducing attention half where fewer leave. Parts run in turn cost a few percent less than the same parts within a
 pass, so for each count n they are scaled until a schedule that keeps n tokens everywhere costs what the whole model
-cost on n tokens. What remains unknown is in the interval. Left to others: measuring, and searching.
+cost on n tokens. What remains unknown is in the interval.
+
+All of that is on quiet. Another statistic is quiet times the factor that the whole model shows at the tokens each half
+works on (``spread``, and why there). Where that is one factor, costs still add over blocks and the search stays exact;
+where a tail has a cliff, ``block_ns`` adds what each half costs at its own factor, and ``predict`` mixes the tails.
+Left to others: measuring, and searching.
 """
 
 from collections.abc import Sequence
@@ -13,6 +18,7 @@ from functools import cache
 import numpy as np
 
 from tailfleet_coordinator.plan.overhead import Overhead
+from tailfleet_coordinator.plan.spread import Spread
 from tailfleet_coordinator.plan.statistics import Measured, PointSummary, measured
 from tailfleet_schema.curve import Part
 from tailfleet_schema.errors import InputError
@@ -32,15 +38,39 @@ dearer. No part times it: virtual boards say 3–8 %, so half of the interval is
 
 @dataclass(frozen=True)
 class Prediction:
-    """Quiet time of one call of the whole model, with a 95 % interval."""
+    """Time of one call of the whole model on the model's statistic, with a 95 % interval."""
 
     ns: float
-    low_ns: float
-    high_ns: float
+    half_ns: float
+    """Half of the interval that quiet times are the cause of."""
     extrapolated: bool
     """Some count lies outside what was measured; the figure is a guess."""
     inferred: bool
     """Some count lies between measured ones that are not adjacent."""
+    fall_ns: tuple[float, ...] = ()
+    """By how much ``ns`` falls if a source of the spread is at the low end of its interval, for each source."""
+    rise_ns: tuple[float, ...] = ()
+
+    @property
+    def low_ns(self) -> float:
+        """The lower end of the interval."""
+        return max(self.ns - float(np.linalg.norm([self.half_ns, *self.fall_ns])), 0.0)
+
+    @property
+    def high_ns(self) -> float:
+        """The upper end of the interval."""
+        return self.ns + float(np.linalg.norm([self.half_ns, *self.rise_ns]))
+
+    def margin_ns(self, other: "Prediction") -> float:
+        """What ``other`` must be slower by than this one to be so beyond doubt: both intervals in quadrature.
+
+        A factor that both have in common moves both alike: only what it moves of their difference counts. Both are
+        of one model. (The interval of a difference from those of its terms: Zou and Donner, 2008.)
+        """
+        at_low = [own - others for own, others in zip(self.fall_ns, other.fall_ns, strict=True)]
+        at_high = [others - own for own, others in zip(self.rise_ns, other.rise_ns, strict=True)]
+        shared = [max(0.0, -low, -high) for low, high in zip(at_low, at_high, strict=True)]
+        return float(np.linalg.norm([self.half_ns, other.half_ns, *shared]))
 
 
 @dataclass(frozen=True)
@@ -98,10 +128,14 @@ class LatencyModel:
     scale: Line
     """By how much parts at n have to grow to add up to the whole."""
     overheads: dict[str, Overhead]
+    spread: Spread
+    """Of the statistic that predictions are on."""
 
     @classmethod
-    def fit(cls, geometry: Geometry, summaries: Sequence[PointSummary]) -> "LatencyModel":
+    def fit(cls, geometry: Geometry, summaries: Sequence[PointSummary], spread: Spread | None = None) -> "LatencyModel":
         """From the summaries of one sweep; a curve without its full count takes it from the sentinel.
+
+        Predictions are on the statistic of ``spread``; without one, on quiet.
 
         Points that ran out of memory are left out. Raises ``InputError`` where the sweep lacks a part.
         """
@@ -138,24 +172,41 @@ class LatencyModel:
             for method, points in pairs.items()
             if points
         }
-        return cls(geometry, fixed_ns, Line.through(curve), attention_line, mlp_line, scale, overheads)
+        chosen = Spread.quiet(geometry.tokens) if spread is None else spread
+        return cls(geometry, fixed_ns, Line.through(curve), attention_line, mlp_line, scale, overheads, chosen)
 
     @property
     def dense(self) -> Prediction:
         """The unreduced model: measured, not predicted."""
-        half = self.model.interval_ns(self.geometry.tokens)
-        ns = self.model.value_ns(self.geometry.tokens)
-        return Prediction(ns, ns - half, ns + half, False, False)
+        full = self.geometry.tokens
+        ns = self.model.value_ns(full)
+        return self._on_statistic([(full, ns)], self.model.interval_ns(full) / ns, False, False)
+
+    @property
+    def additive(self) -> bool:
+        """Whether ``fixed_ns`` and ``block_ns`` add up to what ``predict`` says: one factor holds for all counts."""
+        return len(self.spread.sources) == 1
+
+    @property
+    def curve(self) -> Line:
+        """The whole model on the statistic, at the counts that were measured."""
+        factors = [self.spread.factor(n) for n in self.model.tokens]
+        ns = tuple(f * at for f, at in zip(factors, self.model.ns, strict=True))
+        return Line(self.model.tokens, ns, tuple(f * h for f, h in zip(factors, self.model.half_ns, strict=True)))
 
     def block_ns(self, method: str, n: int, m: int) -> float:
-        """One block that n tokens enter and m leave. Raises ``InputError`` where ``method`` was not timed."""
-        mlp_tokens = m if PLACEMENT[method] == MID else n
-        return self._attention_ns(method, n, m) + self._at(self.mlp, mlp_tokens)
+        """One block that n tokens enter and m leave, such that ``fixed_ns`` and all blocks add up to a pass.
+
+        Raises ``InputError`` where ``method`` was not timed.
+        """
+        on_statistic = sum(self.spread.factor(tokens) * ns for tokens, ns in self._terms(method, n, m))
+        return on_statistic - self.fixed_ns / self.geometry.depth
 
     def predict(self, schedule: Schedule) -> Prediction:
         """The cost of ``schedule``. Raises ``InputError`` where its method's reduction was not timed."""
         blocks = list(zip(schedule.entering, schedule.keep, strict=True))
-        ns = self.fixed_ns + sum(self.block_ns(schedule.method, n, m) for n, m in blocks)
+        terms = [term for n, m in blocks for term in self._terms(schedule.method, n, m)]
+        ns = sum(quiet for _, quiet in terms)
         counts = [*schedule.entering, *schedule.keep]
         # The curve's errors at several counts may have one cause, so they add up as shares of the whole.
         share = float(np.mean([self.model.interval_ns(n) / self.model.value_ns(n) for n in counts]))
@@ -174,7 +225,32 @@ class LatencyModel:
             not self._overhead(schedule.method).covers(n, m) for n, m in reducing
         )
         inferred = any(n not in self.model for n in counts)
-        return Prediction(ns, max(ns - half, 0.0), ns + half, extrapolated, inferred)
+        return self._on_statistic(terms, half / ns, extrapolated, inferred)
+
+    def _terms(self, method: str, n: int, m: int) -> list[tuple[int, float]]:
+        """What one block is the sum of, on quiet: (tokens that it works on, ns). Its share of the fixed part, too."""
+        mlp_tokens = m if PLACEMENT[method] == MID else n
+        attention_ns = self._attention_ns(method, n, m) + self.fixed_ns / self.geometry.depth
+        return [(n, attention_ns), (mlp_tokens, self._at(self.mlp, mlp_tokens))]
+
+    def _on_statistic(
+        self, terms: Sequence[tuple[int, float]], half_share: float, extrapolated: bool, inferred: bool
+    ) -> Prediction:
+        quiet = [0.0] * len(self.spread.sources)
+        for tokens, ns in terms:
+            quiet[self.spread.source_at[tokens]] += ns
+        whole = sum(quiet)
+        mixed = self.spread.mixed(quiet)
+        ns = whole * mixed.value
+        sources = list(zip(quiet, self.spread.sources, strict=True))
+        return Prediction(
+            ns,
+            half_share * ns,
+            extrapolated,
+            inferred,
+            (*(share * (s.value - s.low) for share, s in sources), whole * (mixed.value - mixed.low)),
+            (*(share * (s.high - s.value) for share, s in sources), whole * (mixed.high - mixed.value)),
+        )
 
     def _attention_ns(self, method: str, n: int, m: int) -> float:
         # Fewer than all tokens arrive exactly where some were merged before.

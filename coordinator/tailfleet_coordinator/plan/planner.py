@@ -4,7 +4,7 @@ Puts the parts together: latency model, loss model, candidate counts, exact sear
 by objective. Left to others: measuring what goes in, and judging on the board what comes out (``outcome``).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,11 +12,12 @@ from tailfleet_coordinator.plan import choice
 from tailfleet_coordinator.plan.accuracy import AccuracyProfile, LossModel, TokenWork
 from tailfleet_coordinator.plan.latency import LatencyModel, Prediction
 from tailfleet_coordinator.plan.rules import ALPHA, input_accuracy, pomt_rule
-from tailfleet_coordinator.plan.search import Front, Problem, search
+from tailfleet_coordinator.plan.search import Problem, search, undominated
+from tailfleet_coordinator.plan.spread import Spread
 from tailfleet_coordinator.plan.statistics import stability, summarise
 from tailfleet_coordinator.plan.treads import find_treads
-from tailfleet_coordinator.plan.verdict import DO_NOT_PRUNE, PREDICTED_ONLY, against_dense, in_ms, points
-from tailfleet_schema.campaign import Objective
+from tailfleet_coordinator.plan.verdict import DO_NOT_PRUNE, PREDICTED_ONLY, against_dense, in_ms, on_statistic, points
+from tailfleet_schema.campaign import Objective, Statistic
 from tailfleet_schema.curve import Part, UnitResult
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.schedule import Schedule, smallest_reachable
@@ -27,6 +28,9 @@ MOST_FRONT_POINTS = 32
 
 REDUCES_ONCE: frozenset[str] = frozenset()
 """Methods that may reduce at one block alone. POMT is published with one block; nothing in it forbids several."""
+
+
+_Floats = np.typing.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class FrontPoint:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, and what to expect of it. Times are quiet times of one call."""
+    """What to do, and what to expect of it. Times are those of one call, ``on`` the objective's statistic."""
 
     schedule: Schedule | None
     """None: do not prune."""
@@ -70,29 +74,40 @@ class Plan:
     """Points of top-1 on calibration images, a best guess; None where there is no profile or no schedule."""
     verdict: str
     front: list[FrontPoint] = field(default_factory=list)
+    on: Statistic = Statistic.QUIET
 
 
 def make_plan(given: PlanInput) -> Plan:
     """The plan for ``given``.
 
     Raises ``InputError`` for a sweep that lacks a part, for a model with images but no profile, and for an
-    unknown planner.
+    unknown planner. A sweep of too few calls for the objective's statistic is a reason not to prune.
     """
     if given.planner not in ("optimal", "pomt-rule"):
         raise InputError(f"unknown planner {given.planner!r}; known: optimal, pomt-rule")
     summaries = summarise(given.sweep)
-    latency = LatencyModel.fit(given.model.geometry, summaries)
+    on = given.objective.on
+    few: str | None = None
+    try:
+        spread = Spread.fit(given.sweep, given.model.geometry.tokens, on)
+    except InputError as error:
+        spread, few = Spread.quiet(given.model.geometry.tokens), error.sentence
+    latency = LatencyModel.fit(given.model.geometry, summaries, spread)
     profile = _profile(given)
-    if given.method not in latency.overheads:
+    if few is not None:
+        # Its figures are quiet ones, and say so.
+        plan = _refusal(latency.dense, few)
+    elif given.method not in latency.overheads:
         plan = _refusal(latency.dense, f"the board could not time {given.method}, so what it would cost is not known")
     elif given.planner == "pomt-rule":
         plan = _by_rule(given, latency, profile)
     else:
-        plan = _by_search(given, latency, profile, find_treads(summaries).candidates)
+        plan = _by_search(given, latency, profile, sorted({*find_treads(summaries).candidates, *spread.tops}))
+    plan = replace(plan, on=spread.on)
     steady = stability(given.sweep)
     if steady.stable:
         return plan
-    return _with_verdict(plan, f"{plan.verdict} (the sweep is unstable: {steady.reason})")
+    return replace(plan, verdict=f"{plan.verdict} (the sweep is unstable: {steady.reason})")
 
 
 def _profile(given: PlanInput) -> AccuracyProfile | None:
@@ -107,32 +122,39 @@ def _by_search(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile
     loss: LossModel = profile if profile is not None else TokenWork(given.model.geometry)
     dense = latency.dense
     front = search(_problem(given, latency, loss, counts), within_ns=dense.ns * (1 + 1e-9))
-    losses = front.loss * loss.unit
-
-    def schedule_at(point: int) -> Schedule:
-        geometry = given.model.geometry
-        return Schedule(given.method, given.model.name, geometry.tokens, geometry.prefix, front.keep(point))
-
+    geometry = given.model.geometry
+    schedules = [
+        Schedule(given.method, given.model.name, geometry.tokens, geometry.prefix, front.keep(point))
+        for point in range(len(front))
+    ]
+    latency_ns, losses = front.latency_ns, front.loss * loss.unit
+    if not latency.additive:
+        # The search added up; what tails that differ come to is another figure, and with it another front.
+        mixed_ns = np.array([latency.predict(schedule).ns for schedule in schedules])
+        best = undominated(mixed_ns, losses)
+        best = best[mixed_ns[best] <= dense.ns * (1 + 1e-9)]
+        schedules, latency_ns, losses = [schedules[point] for point in best], mixed_ns[best], losses[best]
     # Dense itself is on the front, at loss 0; only faster points are worth a look.
     options = choice.Options(
         method=given.method,
-        latency_ns=front.latency_ns,
+        latency_ns=latency_ns,
         loss=losses,
         dense=dense,
         dense_top1=profile.dense_top1 if profile is not None else None,
-        predict=lambda point: latency.predict(schedule_at(point)),
+        predict=lambda point: latency.predict(schedules[point]),
+        on=latency.spread.on,
     )
     chosen = choice.choose(options, given.objective)
-    shown = _thinned(front, losses, chosen.point)
+    shown = _thinned(schedules, latency_ns, losses, chosen.point)
     if chosen.refusal is not None:
         seen = dense if chosen.point is None else options.predict(chosen.point)
         return Plan(None, dense.ns, seen.ns, seen.low_ns, seen.high_ns, None, DO_NOT_PRUNE + chosen.refusal, shown)
     assert chosen.point is not None
-    schedule = schedule_at(chosen.point)
+    schedule = schedules[chosen.point]
     prediction = options.predict(chosen.point)
     has_images = given.model.dataset is not None
     return _accepted(
-        schedule, prediction, dense, profile, _figures(schedule, prediction, dense, profile, has_images), shown
+        schedule, prediction, dense, profile, _figures(schedule, prediction, latency, profile, has_images), shown
     )
 
 
@@ -159,16 +181,16 @@ def _by_rule(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile |
     if not accuracy:
         return _refusal(latency.dense, "POMT's rule needs labelled images, and there are none")
     alpha = ALPHA if given.objective.utility_alpha is None else given.objective.utility_alpha
-    schedule = pomt_rule(given.model, given.method, latency.model, accuracy, alpha)
+    schedule = pomt_rule(given.model, given.method, latency.curve, accuracy, alpha)
     if schedule.is_dense:
         return _refusal(latency.dense, "POMT's rule finds the utility of all tokens the highest")
     prediction = latency.predict(schedule)
     if not choice.beats(prediction, latency.dense):
         wish = f"POMT's rule would keep {schedule.keep[-1]} tokens from block {schedule.reducing_blocks[0]} on"
-        reason = f"{wish}, but that is {choice.no_gain(prediction, latency.dense)}"
+        reason = f"{wish}, but that is {choice.no_gain(prediction, latency.dense, latency.spread.on)}"
         return _refusal(latency.dense, reason, prediction)
     words = (
-        _figures(schedule, prediction, latency.dense, profile, has_images=True)
+        _figures(schedule, prediction, latency, profile, has_images=True)
         + "; the rule knows no limits, so none was kept"
     )
     return _accepted(schedule, prediction, latency.dense, profile, words, [])
@@ -200,9 +222,11 @@ def _refusal(dense: Prediction, reason: str, considered: Prediction | None = Non
 
 
 def _figures(
-    schedule: Schedule, prediction: Prediction, dense: Prediction, profile: AccuracyProfile | None, has_images: bool
+    schedule: Schedule, prediction: Prediction, latency: LatencyModel, profile: AccuracyProfile | None, has_images: bool
 ) -> str:
-    words = f"{in_ms(prediction.ns)} against {in_ms(dense.ns)}, {against_dense(prediction.ns, dense.ns)}"
+    dense_ns = latency.dense.ns
+    words = f"{in_ms(prediction.ns)} against {in_ms(dense_ns)}, {against_dense(prediction.ns, dense_ns)}"
+    words += on_statistic(latency.spread.on)
     if profile is None:
         words += "; its loss of accuracy is not known without " + ("a profile" if has_images else "labelled images")
     else:
@@ -217,27 +241,14 @@ def _figures(
     return words
 
 
-def _thinned(front: Front, losses: np.typing.NDArray[np.float64], chosen: int | None) -> list[FrontPoint]:
+def _thinned(schedules: list[Schedule], latency_ns: _Floats, losses: _Floats, chosen: int | None) -> list[FrontPoint]:
     """Up to ``MOST_FRONT_POINTS`` of the front, evenly spaced in latency, the chosen one and both ends among them."""
-    size = len(front)
+    size = len(schedules)
     if size > MOST_FRONT_POINTS:
-        wanted = np.linspace(front.latency_ns[0], front.latency_ns[-1], MOST_FRONT_POINTS - 1)
-        picked = {int(np.argmin(np.abs(front.latency_ns - ns))) for ns in wanted} | {0, size - 1}
+        wanted = np.linspace(latency_ns[0], latency_ns[-1], MOST_FRONT_POINTS - 1)
+        picked = {int(np.argmin(np.abs(latency_ns - ns))) for ns in wanted} | {0, size - 1}
     else:
         picked = set(range(size))
     if chosen is not None:
         picked.add(chosen)
-    return [FrontPoint(float(front.latency_ns[i]), float(losses[i]), front.keep(i)) for i in sorted(picked)]
-
-
-def _with_verdict(plan: Plan, verdict: str) -> Plan:
-    return Plan(
-        plan.schedule,
-        plan.dense_ns,
-        plan.predicted_ns,
-        plan.predicted_low_ns,
-        plan.predicted_high_ns,
-        plan.expected_drop,
-        verdict,
-        plan.front,
-    )
+    return [FrontPoint(float(latency_ns[i]), float(losses[i]), list(schedules[i].keep)) for i in sorted(picked)]

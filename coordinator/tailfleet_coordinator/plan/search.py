@@ -90,8 +90,18 @@ def search(problem: Problem, within_ns: float = np.inf) -> Front:
     loss = np.concatenate([p.loss for p in arrived])
     ends = np.concatenate([np.full(len(p.ns), state, dtype=np.int64) for state, p in enumerate(arrived)])
     rows = np.concatenate([np.arange(len(p.ns), dtype=np.int64) for p in arrived])
-    best = _undominated(ns, loss)
+    best = undominated(ns, loss)
     return Front(ns[best], loss[best], ends[best], rows[best], tuple(layers), problem.counts)
+
+
+def undominated(ns: _Floats, loss: _Floats) -> _Ints:
+    """Positions of the points that no other beats or equals in both costs, by rising latency."""
+    if not len(ns):
+        return np.zeros(0, dtype=np.int64)
+    order = np.lexsort((loss, ns))
+    ordered = loss[order]
+    least_before = np.concatenate([[np.inf], np.minimum.accumulate(ordered)[:-1]])
+    return order[ordered < least_before].astype(np.int64)
 
 
 def _merge(
@@ -107,18 +117,8 @@ def _merge(
     row = np.concatenate([np.arange(len(arrived[i].ns), dtype=np.int64) for i in sources])
     # A little slack: sums in another order differ in the last digits.
     inside = np.flatnonzero(ns <= within_ns * (1 + 1e-12))
-    best = inside[_undominated(ns[inside], loss[inside])]
+    best = inside[undominated(ns[inside], loss[inside])]
     return _Partial(ns[best], loss[best], state[best], row[best])
-
-
-def _undominated(ns: _Floats, loss: _Floats) -> _Ints:
-    """Positions of the points that no other beats or equals in both costs, by rising latency."""
-    if not len(ns):
-        return np.zeros(0, dtype=np.int64)
-    order = np.lexsort((loss, ns))
-    ordered = loss[order]
-    least_before = np.concatenate([[np.inf], np.minimum.accumulate(ordered)[:-1]])
-    return order[ordered < least_before].astype(np.int64)
 
 
 def _least_rest(block_ns: _Floats, allowed: NDArray[np.bool_]) -> _Floats:

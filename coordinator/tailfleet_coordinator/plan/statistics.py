@@ -2,7 +2,8 @@
 
 *Quiet* is the 10th percentile of a unit's calls, pooled over rounds: the machine undisturbed. Two medians of one
 workload differ by a tenth from run to run on an ordinary machine, two 10th percentiles by a hundredth. *Typical*
-are p50, p90 and p99. Left to others: steps of a curve (``treads``), and what a schedule costs (``latency``).
+are p50, p90 and p99. Left to others: intervals of the typical ones (``quantiles``), steps of a curve (``treads``), and
+what a schedule costs (``latency``).
 """
 
 import math
@@ -125,7 +126,7 @@ def measured(points: Iterable[PointSummary], part: Part, label: str = "") -> lis
     return sorted(chosen, key=lambda m: (m.unit.tokens, m.unit.kept))
 
 
-def low_quantile(call_ns: Sequence[int]) -> float:
+def low_quantile(call_ns: Sequence[int] | NDArray[np.float64]) -> float:
     """The 10th percentile, linear between samples."""
     return float(np.quantile(np.asarray(call_ns, dtype=float), QUIET_QUANTILE))
 

@@ -1,11 +1,19 @@
 """Sentences about plans and their outcomes: figures with units, and the two words everybody looks for first.
 
+Every sentence that compares latencies, or holds one against a budget, says which statistic it is on.
 A verdict begins with ``prune:``, ``do not prune:`` or ``predicted only:``. What to decide is left to others.
 """
+
+from tailfleet_schema.campaign import Statistic
 
 DO_NOT_PRUNE = "do not prune: "
 PRUNE = "prune: "
 PREDICTED_ONLY = "predicted only: "
+
+
+def on_statistic(on: Statistic) -> str:
+    """`` on p99``: to be put behind a latency or a comparison."""
+    return f" on {on.value}"
 
 
 def in_ms(ns: float) -> str:

@@ -1,5 +1,8 @@
 """A board's latency against tokens as a picture: the curve with its interval, its cliffs, and where plans operate.
 
+Where plans are on another statistic than quiet, the curve on that one is drawn, too, and operating points belong to it;
+cliffs are those of quiet.
+
 A schedule of several blocks has no single token count; it is drawn at its mean over blocks, and the legend says so.
 Colours are those of Okabe and Ito, told apart by colour-blind readers, and every method has a marker of its own.
 """
@@ -15,8 +18,8 @@ from matplotlib.figure import Figure
 
 from tailfleet_coordinator.plan.statistics import PointSummary
 from tailfleet_coordinator.plan.treads import find_treads
-from tailfleet_coordinator.report.table import method
-from tailfleet_schema.campaign import ReportRow
+from tailfleet_coordinator.report.table import method, statistic
+from tailfleet_schema.campaign import ReportRow, Statistic
 from tailfleet_schema.curve import Part, Unit
 
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, GREY = (
@@ -61,10 +64,11 @@ def compose(curve: pandas.DataFrame, rows: Sequence[ReportRow]) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
-    _draw_curve(axes, points)
+    on = statistic(rows)
+    _draw_curve(axes, points, on)
     _draw_cliffs(axes, points)
     _draw_plans(axes, rows)
-    _label(axes, curve)
+    _label(axes, curve, on)
     return figure
 
 
@@ -75,11 +79,13 @@ def _point(record: Mapping[Hashable, Any]) -> PointSummary:
     return PointSummary(Unit(Part.MODEL, tokens, tokens), quiet, low, high, p50, p90, p99, calls, rounds, "ok")
 
 
-def _draw_curve(axes: Axes, points: Sequence[PointSummary]) -> None:
+def _draw_curve(axes: Axes, points: Sequence[PointSummary], on: Statistic) -> None:
     tokens = [p.unit.tokens for p in points]
-    quiet, low, high, p50 = (
+    quiet, low, high, p50, p99 = (
         [(value or 0.0) / 1e6 for value in values]
-        for values in zip(*((p.quiet_ns, p.quiet_low_ns, p.quiet_high_ns, p.p50_ns) for p in points), strict=True)
+        for values in zip(
+            *((p.quiet_ns, p.quiet_low_ns, p.quiet_high_ns, p.p50_ns, p.p99_ns) for p in points), strict=True
+        )
     )
     axes.fill_between(tokens, low, high, color=BLUE, alpha=0.22, linewidth=0, label="its 95 % interval")
     dense_grid = len(tokens) > 60
@@ -92,7 +98,13 @@ def _draw_curve(axes: Axes, points: Sequence[PointSummary]) -> None:
         markersize=4,
         label="quiet (10th percentile)",
     )
-    axes.plot(tokens, p50, color=BLUE, linewidth=0.9, linestyle=":", alpha=0.8, label="median")
+    median = "p50 (planned on)" if on is Statistic.P50 else "median"
+    width = 1.6 if on is Statistic.P50 else 0.9
+    axes.plot(tokens, p50, color=BLUE, linewidth=width, linestyle=":", alpha=0.8, label=median)
+    if on is Statistic.P99:
+        calls = min((p.calls for p in points), default=0)
+        tail = f"p99 of {calls} calls a count (planned on)"
+        axes.plot(tokens, p99, color=VERMILION, linewidth=1.2, linestyle=":", alpha=0.8, label=tail)
 
 
 def _draw_cliffs(axes: Axes, points: Sequence[PointSummary]) -> None:
@@ -129,7 +141,13 @@ def _draw_plans(axes: Axes, rows: Sequence[ReportRow]) -> None:
     measured = [row for row in rows if row.keep and row.measured_ns is not None]
     dense = next((row.dense_ns for row in rows if row.dense_ns is not None), None)
     if dense is not None:
-        axes.axhline(dense / 1e6, color="black", linewidth=0.9, linestyle="-.", label="dense, beside the schedules")
+        axes.axhline(
+            dense / 1e6,
+            color="black",
+            linewidth=0.9,
+            linestyle="-.",
+            label=f"dense on {statistic(rows).value}, beside the schedules",
+        )
     drawn: set[tuple[str, str | None]] = set()
     for row in sorted(measured, key=lambda row: row.recommended):
         if (method(row), row.schedule_digest) in drawn:
@@ -169,17 +187,18 @@ def _draw_plan(axes: Axes, row: ReportRow) -> None:
             color=VERMILION,
             markeredgewidth=2.2,
             zorder=5,
-            label="recommended operating point",
+            label=f"recommended operating point, on {row.on.value}",
         )
 
 
-def _label(axes: Axes, curve: pandas.DataFrame) -> None:
+def _label(axes: Axes, curve: pandas.DataFrame, on: Statistic) -> None:
     first = curve.iloc[0]
     virtual = " (virtual: modelled latency)" if first["board_kind"] == "virtual" else ""
     axes.set_title(f"{first['model']} on {first['board']}{virtual}", loc="left", fontweight="bold")
     axes.set_xlabel("tokens (curve: in every block; schedules: mean over blocks)")
     noun = "modelled latency" if virtual else "latency"
-    axes.set_ylabel(f"{noun} of a batch of {first['batch']}, ms ({first['backend']}, {first['dtype']})")
+    planned = "" if on is Statistic.QUIET else f"; plans on {on.value}"
+    axes.set_ylabel(f"{noun} of a batch of {first['batch']}, ms ({first['backend']}, {first['dtype']}{planned})")
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tailfleet_coordinator.report.table import HEADINGS, cells
+from tailfleet_coordinator.report.table import HEADINGS, TIMES, cells, statistic
 from tailfleet_schema import __version__
 from tailfleet_schema.campaign import CampaignReport, ReportRow
 
@@ -34,6 +34,7 @@ def page(report: CampaignReport, pictures: Mapping[tuple[str, str], bytes]) -> s
         campaign=report.campaign,
         version=__version__,
         headings=HEADINGS,
+        times=TIMES[statistic(report.rows)],
         rows=[
             {"cells": cells(row), "recommended": row.recommended, "virtual": row.board_kind == "virtual"}
             for row in report.rows

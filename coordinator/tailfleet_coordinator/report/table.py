@@ -1,6 +1,7 @@
 """A campaign's rows as a table for the terminal, as JSON, and as CSV.
 
-Files carry nanoseconds under the schema's own field names; the terminal and the page show milliseconds.
+Files carry nanoseconds under the schema's own field names, and in ``on`` the statistic that all of a row's times are
+on; the terminal and the page show milliseconds and name the statistic once.
 """
 
 import csv
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tailfleet_schema import codec
-from tailfleet_schema.campaign import ReportRow
+from tailfleet_schema.campaign import ReportRow, Statistic
 
 NONE = "–"
 VIRTUAL = "virtual"
@@ -28,10 +29,12 @@ WIDEST = {
 }
 """Columns of characters in the terminal: what is saved here, the verdict gets."""
 
-LEGEND = (
-    "★ recommended; times are quiet times (10th percentile of calls) with a 95 % interval; "
-    "virtual: the latency is modelled, not measured; ʰ: a real forward pass, but on the host of a virtual board"
-)
+TIMES = {
+    Statistic.QUIET: "quiet times (10th percentile of calls)",
+    Statistic.P50: "p50 (medians of calls)",
+    Statistic.P99: "p99 (what one call in a hundred exceeds)",
+}
+"""What a time is, for people, on each statistic."""
 
 HEADINGS = (
     "board",
@@ -45,6 +48,19 @@ HEADINGS = (
     "top-1 pruned",
     "verdict",
 )
+
+
+def statistic(rows: Sequence[ReportRow]) -> Statistic:
+    """What all times of a report are on: a campaign has one objective."""
+    return rows[0].on if rows else Statistic.QUIET
+
+
+def legend(rows: Sequence[ReportRow]) -> str:
+    """What the table's signs and times mean."""
+    return (
+        f"★ recommended; times are {TIMES[statistic(rows)]} with a 95 % interval; "
+        "virtual: the latency is modelled, not measured; ʰ: a real forward pass, but on the host of a virtual board"
+    )
 
 
 def cells(row: ReportRow) -> list[str]:
@@ -73,9 +89,9 @@ def method(row: ReportRow) -> str:
 def render(rows: Sequence[ReportRow]) -> Table:
     """The table for the terminal; a star marks what is recommended."""
     table = Table(
-        title="plans, and what the boards made of them",
+        title=f"plans on {statistic(rows).value}, and what the boards made of them",
         title_justify="left",
-        caption=LEGEND,
+        caption=legend(rows),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -136,6 +152,9 @@ def _measured(row: ReportRow) -> str:
         return NONE
     if row.measured_low_ns is None or row.measured_high_ns is None:
         return _ms(row.measured_ns)
+    if row.on is not Statistic.QUIET:
+        # Between order statistics: a tail reaches further up than down.
+        return f"{_ms(row.measured_ns)} ({_ms(row.measured_low_ns)} … {_ms(row.measured_high_ns)})"
     half = (row.measured_high_ns - row.measured_low_ns) / 2
     return f"{_ms(row.measured_ns)} ± {_ms(half)}"
 

@@ -1,7 +1,10 @@
+import subprocess
+import sys
+
 import pytest
 
 from tailfleet_coordinator.cli import objective
-from tailfleet_schema.campaign import Objective
+from tailfleet_schema.campaign import Objective, Statistic
 from tailfleet_schema.errors import InputError
 
 
@@ -42,3 +45,38 @@ def test_what_people_write(text, meant):
 def test_what_cannot_be_meant(text, words):
     with pytest.raises(InputError, match=words):
         objective.parse(text)
+
+
+@pytest.mark.parametrize("on", list(Statistic))
+def test_the_statistic_is_named_beside_it(on):
+    assert objective.parse("latency-budget=0.8x", on.value) == Objective(latency_share=0.8, on=on)
+    assert objective.parse("max-accuracy-drop=1") == Objective(max_accuracy_drop=1.0, on=Statistic.QUIET)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("max-accuracy-drop=1", "as fast as possible on p99 with at most 1 points of top-1 lost"),
+        ("latency-budget=0.8x", "0.8x of dense on p99, losing least"),
+        ("latency-budget=12ms", "12 ms on p99, losing least"),
+        (
+            "max-accuracy-drop=0.5,latency-budget=0.8x",
+            "as fast as possible on p99 with at most 0.5 points of top-1 lost; without labelled images"
+            " 0.8x of dense on p99, losing least",
+        ),
+        ("utility=0.5", "the best utility, α = 0.5, of latency on p99 and top-1"),
+    ],
+)
+def test_an_objective_in_words_names_its_statistic(text, words):
+    assert objective.words(objective.parse(text, "p99")) == words
+
+
+def test_an_unknown_statistic_is_one_sentence_and_exit_2():
+    """It asks for no coordinator, either."""
+    command = [sys.executable, "-m", "tailfleet_coordinator.cli.main", "campaign", "run", "--on", "p75"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        "tailfleet: unknown statistic 'p75'; known: quiet, p50, p99",
+        "  mend: --on p50",
+    ]

@@ -1,13 +1,15 @@
 """Campaigns driven over a real store, without Ray: what is ordered, reused, shared, refused, and survives."""
 
+import dataclasses
+
 import pytest
 
 from tailfleet_coordinator import campaigns
 from tailfleet_coordinator.cluster.driver import TRIES
 from tailfleet_coordinator.cluster.tasks import News
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.campaign import CampaignState, Objective, SweepSettings
-from tailfleet_schema.errors import Blame
+from tailfleet_schema.campaign import CampaignRequest, CampaignState, Objective, Statistic, SweepSettings
+from tailfleet_schema.errors import Blame, InputError
 from tailfleet_schema.job import Failure, JobKind
 
 HALF = Objective(latency_share=0.9)
@@ -67,6 +69,31 @@ def test_the_whole_way_to_a_report(lab, campaigning, virtual):
         assert (row.top1_dense is None) == (row.model == "tiny")
     verified = [job for job in lab.store.list_jobs("c1") if job.kind is JobKind.VERIFY]
     assert {job.id for job in verified} >= set(lab.store.list_verify_jobs("c1").values()) != set()
+
+
+@pytest.mark.parametrize(("on", "calls"), [(Statistic.QUIET, 25), (Statistic.P50, 100), (Statistic.P99, 1600)])
+def test_plans_and_verifications_are_on_the_statistic_asked_for(lab, campaigning, virtual, on, calls):
+    sweep = SweepSettings(counts="all", rounds=5, calls=5)
+    ask(lab, "c1", "modelled", objective=Objective(latency_share=0.9, on=on), sweep=sweep)
+    campaigning.run(virtual)
+    assert status(lab).state is CampaignState.DONE
+    (row,) = campaigns.report_of(lab.store, lab.store.get_campaign("c1")).rows
+    assert row.on is on
+    assert row.recommended
+    assert f"faster than dense on {on.value}" in row.verdict
+    (verify,) = [lab.store.get_job(job.id) for job in lab.store.list_jobs("c1") if job.kind is JobKind.VERIFY]
+    assert verify.rounds * verify.calls == calls
+
+
+def test_a_sweep_too_short_for_a_tail_is_refused_and_nothing_stored(lab, virtual):
+    request = CampaignRequest(
+        ["tiny"], ["modelled"], ["topk"], objective=Objective(latency_share=0.9, on=Statistic.P99)
+    )
+    with pytest.raises(InputError, match=r"a p99 takes 368 calls of the whole model.* --rounds 3 --calls "):
+        campaigns.open_campaign(lab.store, request)
+    assert lab.sql("SELECT count(*) FROM campaigns") == [(0,)]
+    assert campaigns.open_campaign(lab.store, dataclasses.replace(request, objective=None))
+    assert campaigns.open_campaign(lab.store, dataclasses.replace(request, objective=HALF))
 
 
 def test_a_driver_lost_at_every_look_changes_nothing(lab, campaigning, virtual):

@@ -19,6 +19,16 @@ def staircase(n, width=64, height=150e3, slope=600.0):
     return 100e3 + height * math.ceil(n / width) + slope * n
 
 
+def stalls_beyond(limit, probability=0.06, longest=0.8):
+    """A tail that quiet times show nothing of: a pass may stall, in proportion to its blocks beyond ``limit``."""
+
+    def stall(rng, blocks):
+        share = sum(n > limit for n in blocks) / len(blocks)
+        return rng.uniform(0.5 * longest, longest) if rng.random() < probability * share else 0.0
+
+    return stall
+
+
 def straight(n):
     return 50e3 + 3000.0 * n
 
@@ -33,6 +43,8 @@ class MadeUpBoard:
     noise: float = 0.01
     geometry: Geometry = GEOMETRY
     rng: random.Random = field(default_factory=lambda: random.Random(7))
+    stall: object = None
+    """From (rng, tokens that enter each block) to what a call takes longer, as a share."""
 
     def reduce_ns(self, n, m):
         return self.half_ns(n) + self.launch_ns + 100.0 * n + 30.0 * m
@@ -55,23 +67,33 @@ class MadeUpBoard:
             return self.schedule_ns(schedules[unit.label])
         return self.fixed + 1.04 * depth * 2 * self.half_ns(unit.tokens)
 
+    def calls_ns(self, truth, blocks, calls):
+        stalled = (self.stall(self.rng, blocks) if self.stall else 0.0 for _ in range(calls))
+        return [round(truth * (1 + self.noise * self.rng.expovariate(1.0) + share)) for share in stalled]
+
+    def true_ns(self, schedule, level, calls=20_000):
+        """The percentile of ``schedule``, from very many calls."""
+        made = sorted(self.calls_ns(self.schedule_ns(schedule), schedule.entering, calls))
+        return made[int(level * calls)]
+
     def results(self, units, rounds=3, calls=3, schedules=None):
         made = []
         for unit in units:
             truth = self.unit_ns(unit, schedules)
-            for number in range(rounds):
-                calls_ns = [round(truth * (1 + self.noise * self.rng.expovariate(1.0))) for _ in range(calls)]
-                made.append(UnitResult(unit, number, calls_ns))
+            blocks = schedules[unit.label].entering if unit.part is Part.SCHEDULE else [unit.tokens]
+            made += [UnitResult(unit, number, self.calls_ns(truth, blocks, calls)) for number in range(rounds)]
         return made
 
-    def sweep(self, methods=("topk", "pomt", "tome"), counts="auto", kind=BoardKind.VIRTUAL):
-        return self.results(design.sweep_units(self.geometry, list(methods), counts, kind))
+    def sweep(self, methods=("topk", "pomt", "tome"), counts="auto", kind=BoardKind.VIRTUAL, **often):
+        return self.results(design.sweep_units(self.geometry, list(methods), counts, kind), **often)
 
-    def verification(self, schedules, judged=False, top1=None):
+    def verification(self, schedules, judged=False, top1=None, **often):
         """``top1`` maps a digest to the images of 400 that are right."""
         chosen = [dense("made-up", self.geometry), *schedules]
         units = design.verify_units(chosen, judged)
-        timed = self.results([u for u in units if u.part is Part.SCHEDULE], schedules={s.digest: s for s in chosen})
+        timed = self.results(
+            [u for u in units if u.part is Part.SCHEDULE], schedules={s.digest: s for s in chosen}, **often
+        )
         seen = [
             UnitResult(u, 0, judgement=Judgement(400, (top1 or {}).get(u.label, 390), 380, 0.01, "board"))
             for u in units

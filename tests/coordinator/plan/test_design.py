@@ -3,6 +3,7 @@ from plan_board import GEOMETRY, schedule
 
 from tailfleet_coordinator.plan import design
 from tailfleet_schema.board import BoardKind
+from tailfleet_schema.campaign import Objective, Statistic, SweepSettings
 from tailfleet_schema.curve import Part
 from tailfleet_schema.errors import InputError, ScheduleError
 from tailfleet_schema.schedule import Schedule, dense, smallest_reachable
@@ -111,3 +112,33 @@ def test_verification_needs_the_dense_schedule_and_counts_each_once():
     assert {u.part for u in design.verify_units([whole], judged=False)} == {Part.SCHEDULE}
     with pytest.raises(InputError, match="dense"):
         design.verify_units([pruned], judged=False)
+
+
+@pytest.mark.parametrize(
+    ("on", "pass_ms", "effort"),
+    [
+        (Statistic.QUIET, 60.0, (5, 5)),
+        (Statistic.QUIET, 0.0, (5, 5)),
+        (Statistic.QUIET, 60_000.0, (5, 5)),
+        (Statistic.P50, 60.0, (10, 10)),
+        (Statistic.P99, 0.0, (20, 80)),
+        (Statistic.P99, 5.0, (20, 80)),
+        # A minute a schedule, and where that is too short for a p99, what it takes at least.
+        (Statistic.P99, 100.0, (20, 30)),
+        (Statistic.P99, 1000.0, (20, 19)),
+    ],
+)
+def test_a_verification_is_as_long_as_its_statistic_needs(on, pass_ms, effort):
+    objective = Objective(latency_share=0.8, on=on)
+    assert design.verify_effort(objective, SweepSettings(), pass_ms * 1e6) == effort
+    assert design.verify_effort(objective, SweepSettings(rounds=100, calls=200), pass_ms * 1e6) == (100, 200)
+
+
+def test_a_sweep_too_short_for_the_statistic_is_refused_before_it_is_run():
+    units = design.sweep_units(GEOMETRY, ["topk"], "auto", BoardKind.PHYSICAL)
+    tail = Objective(latency_share=0.8, on=Statistic.P99)
+    with pytest.raises(InputError, match=r"a p99 takes 368 calls.*--rounds 3 --calls 7"):
+        design.check_effort(tail, SweepSettings(), units)
+    design.check_effort(tail, SweepSettings(calls=7), units)
+    design.check_effort(Objective(latency_share=0.8), SweepSettings(rounds=1, calls=1), units)
+    design.check_effort(tail, SweepSettings(), design.sweep_units(GEOMETRY, ["topk"], "auto", BoardKind.VIRTUAL))

@@ -1,12 +1,12 @@
 import dataclasses
 
 import pytest
-from plan_board import MadeUpBoard, model, schedule
+from plan_board import MadeUpBoard, model, schedule, stalls_beyond
 
 from tailfleet_coordinator.plan.outcome import report_rows
 from tailfleet_coordinator.plan.planner import Plan
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.campaign import Objective
+from tailfleet_schema.campaign import Objective, Statistic
 from tailfleet_schema.curve import UnitResult
 
 FAST = schedule([197] * 2 + [64] * 10)
@@ -46,7 +46,7 @@ def test_slower_than_dense_is_said_with_what_was_predicted():
     board = MadeUpBoard(launch_ns=9e6)
     (row,) = rows_of([("topk", planned(GENTLE))], board.verification([GENTLE]))
     assert row.verdict.startswith("do not prune: measured ")
-    assert "slower than dense (predicted 11 % faster)" in row.verdict
+    assert "slower than dense on quiet (predicted 11 % faster)" in row.verdict
     assert row.speedup < 1
     assert not row.recommended
 
@@ -100,6 +100,90 @@ def test_what_was_not_measured_stays_predicted_only(board):
     assert row.dense_ns == 9e6
     assert not row.recommended
     assert not rows_of([("topk", planned(GENTLE))], board.verification([GENTLE]))[0].verdict.startswith("predicted")
+
+
+OFTEN = {"rounds": 20, "calls": 80}
+
+
+@pytest.fixture
+def stalling():
+    """Passes stall in proportion to their blocks of more than 100 tokens; quiet times show nothing of it."""
+    return MadeUpBoard(stall=stalls_beyond(100))
+
+
+@pytest.fixture
+def results(stalling):
+    return stalling.verification([FAST, GENTLE], **OFTEN)
+
+
+class TestOnAStatistic:
+    def on_p99(self, **limits):
+        return Objective(**limits, on=Statistic.P99)
+
+    def planned(self, chosen):
+        return dataclasses.replace(planned(chosen), on=Statistic.P99)
+
+    def test_every_time_of_a_row_is_on_it(self, stalling, results):
+        (row,) = rows_of([("topk", self.planned(GENTLE))], results, self.on_p99(latency_share=0.95))
+        assert row.on is Statistic.P99
+        assert row.measured_ns == pytest.approx(stalling.true_ns(GENTLE, 0.99), rel=0.1)
+        assert row.dense_ns == pytest.approx(stalling.true_ns(schedule([197] * 12), 0.99), rel=0.1)
+        assert row.measured_low_ns < row.measured_ns < row.measured_high_ns
+        assert row.speedup == row.dense_ns / row.measured_ns
+        assert "faster than dense on p99 (predicted 11 % faster)" in row.verdict
+
+    def test_a_budget_that_quiet_meets_is_missed_by_the_tail(self, stalling, results):
+        """GENTLE has half of its blocks beyond 100 tokens."""
+        budget_ns = round(1.1 * stalling.schedule_ns(GENTLE))
+        quiet, tail = (
+            rows_of(
+                [("topk", dataclasses.replace(planned(GENTLE), on=on))], results, Objective(latency_ns=budget_ns, on=on)
+            )[0]
+            for on in (Statistic.QUIET, Statistic.P99)
+        )
+        assert quiet.recommended
+        assert not tail.recommended
+        assert tail.verdict.startswith("do not prune: it does not meet the budget, ")
+        assert f"against a budget of {budget_ns / 1e6:.2f} ms on p99" in tail.verdict
+
+    def test_a_promise_on_the_tail_forgives_nothing(self, results):
+        """The lower end of a p99's interval is some p98."""
+        (row,) = rows_of([("topk", self.planned(GENTLE))], results, self.on_p99(latency_share=0.95))
+        between = round((row.measured_low_ns + row.measured_ns) / 2)
+        (missed,) = rows_of([("topk", self.planned(GENTLE))], results, self.on_p99(latency_ns=between))
+        (kept,) = rows_of([("topk", self.planned(GENTLE))], results, self.on_p99(latency_ns=round(row.measured_ns) + 1))
+        assert "does not meet the budget" in missed.verdict
+        assert kept.verdict.startswith("prune: ")
+
+    def test_what_is_fastest_may_differ(self):
+        """On quiet the launch makes FAST the slower one; its tail is the shorter."""
+        board = MadeUpBoard(stall=stalls_beyond(100), half_ns=lambda n: 800e3 + 500.0 * n, launch_ns=-150e3)
+        light = schedule([128] * 12)
+        short = schedule([197] + [98] * 11)
+        results = board.verification([light, short], **OFTEN)
+        plans = [("topk", planned(light)), ("pomt", planned(short))]
+        winners = {}
+        for on in (Statistic.QUIET, Statistic.P99):
+            own = [(name, dataclasses.replace(made, on=on)) for name, made in plans]
+            rows = rows_of(own, results, Objective(max_accuracy_drop=100.0, on=on))
+            winners[on] = {row.method: row.speedup for row in rows}
+        assert winners[Statistic.P99]["pomt"] > 1.3 * winners[Statistic.P99]["topk"]
+        assert winners[Statistic.QUIET]["pomt"] < 1.3 * winners[Statistic.QUIET]["topk"]
+
+    def test_too_few_calls_recommend_nothing(self, stalling):
+        few = stalling.verification([FAST], rounds=5, calls=5)
+        (row,) = rows_of([("topk", self.planned(FAST))], few, self.on_p99(latency_share=0.95))
+        assert row.verdict == ("do not prune: a p99 takes 368 calls of each schedule, and the verification made 25")
+        assert not row.recommended
+
+    def test_figures_of_a_plan_on_another_statistic_are_left_out(self, results):
+        row, refused = rows_of(
+            [("topk", self.planned(GENTLE)), ("tome", REFUSED)], results, self.on_p99(latency_share=0.95)
+        )
+        assert refused.predicted_ns is refused.predicted_low_ns is refused.predicted_high_ns is None
+        assert refused.dense_ns == row.dense_ns
+        (unmeasured,) = rows_of([("tome", REFUSED)], [], self.on_p99(latency_share=0.95))
+        assert unmeasured.dense_ns is None
 
 
 def test_out_of_memory_is_a_reason(board):

@@ -1,10 +1,13 @@
 import pytest
-from plan_board import GEOMETRY, MadeUpBoard, input_results, model, profile_results, schedule, straight
+from plan_board import GEOMETRY, MadeUpBoard, input_results, model, profile_results, schedule, stalls_beyond, straight
 
+from tailfleet_coordinator.plan.latency import LatencyModel
 from tailfleet_coordinator.plan.planner import Plan, PlanInput, make_plan
+from tailfleet_coordinator.plan.spread import Spread
+from tailfleet_coordinator.plan.statistics import summarise
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.campaign import Objective
+from tailfleet_schema.campaign import Objective, Statistic
 from tailfleet_schema.curve import Part, UnitResult
 from tailfleet_schema.errors import InputError
 
@@ -171,6 +174,111 @@ def test_plans_and_their_inputs_travel_as_json(board):
     refused = plan(board, Objective(latency_ns=1), sweep=given.sweep)
     assert codec.loads(Plan, codec.dumps(refused)) == refused
     assert make_plan(codec.loads(PlanInput, codec.dumps(given))) == made
+
+
+@pytest.fixture
+def stalling():
+    """Passes stall in proportion to their blocks of more than 100 tokens; quiet times show nothing of it."""
+    return MadeUpBoard(stall=stalls_beyond(100))
+
+
+@pytest.fixture(scope="module")
+def stalling_sweep():
+    return MadeUpBoard(stall=stalls_beyond(100)).sweep(["topk", "pomt"], rounds=3, calls=20)
+
+
+class TestOnAStatistic:
+    def budget(self, stalling, on, share=0.85):
+        return Objective(latency_ns=round(share * stalling.schedule_ns(schedule([197] * 12))), on=on)
+
+    def test_a_plan_on_p99_avoids_the_cliff_of_the_tail_and_one_on_quiet_does_not(self, stalling, stalling_sweep):
+        quiet, tail = (
+            plan(stalling, self.budget(stalling, on), sweep=stalling_sweep) for on in (Statistic.QUIET, Statistic.P99)
+        )
+        budget_ns = self.budget(stalling, Statistic.QUIET).latency_ns
+        assert stalling.schedule_ns(quiet.schedule) <= budget_ns
+        assert stalling.true_ns(quiet.schedule, 0.99) > 1.2 * budget_ns
+        assert stalling.true_ns(tail.schedule, 0.99) <= 1.02 * budget_ns
+        assert sum(n > 100 for n in tail.schedule.entering) < sum(n > 100 for n in quiet.schedule.entering)
+        assert (quiet.on, tail.on) == (Statistic.QUIET, Statistic.P99)
+
+    def test_what_quiet_allows_a_tail_may_not(self, stalling, stalling_sweep):
+        quiet, tail = (
+            plan(stalling, self.budget(stalling, on, 1.03), sweep=stalling_sweep)
+            for on in (Statistic.QUIET, Statistic.P99)
+        )
+        assert quiet.verdict.startswith("do not prune: dense already meets the budget of ")
+        assert tail.schedule is not None
+        assert tail.dense_ns == pytest.approx(stalling.true_ns(schedule([197] * 12), 0.99), rel=0.05)
+
+    def test_the_edge_of_the_tail_is_a_candidate(self):
+        """It is no top of a tread (64, 128, 192), nor on the grid between them."""
+        board = MadeUpBoard(stall=stalls_beyond(107))
+        made = plan(board, Objective(latency_share=0.6, on=Statistic.P99), sweep=board.sweep(["topk"], calls=20))
+        assert any(100 <= n <= 107 for point in made.front for n in point.keep)
+
+    def test_a_share_of_dense_is_one_of_its_p99(self, stalling, stalling_sweep):
+        made = plan(stalling, Objective(latency_share=0.8, on=Statistic.P99), sweep=stalling_sweep)
+        assert made.predicted_ns <= 0.8 * made.dense_ns
+        assert stalling.true_ns(made.schedule, 0.99) <= 0.84 * stalling.true_ns(schedule([197] * 12), 0.99)
+        assert "faster than dense on p99" in made.verdict
+
+    @pytest.mark.parametrize("on", list(Statistic))
+    def test_every_verdict_says_what_it_is_on(self, stalling, stalling_sweep, on):
+        profile = profile_results()
+        for objective in (
+            Objective(latency_share=0.8, on=on),
+            Objective(latency_ns=1_000_000, on=on),
+            Objective(latency_ns=10**12, on=on),
+            Objective(max_accuracy_drop=9.0, on=on),
+            Objective(max_accuracy_drop=0.0, on=on),
+            Objective(utility_alpha=0.5, on=on),
+        ):
+            made = plan(stalling, objective, profile=profile, dataset="d", sweep=stalling_sweep)
+            assert f" on {on.value}" in made.verdict, made.verdict
+            assert made.on is on
+
+    def test_a_front_is_one_on_the_statistic_too(self, stalling, stalling_sweep):
+        made = plan(stalling, Objective(latency_share=0.8, on=Statistic.P99), sweep=stalling_sweep)
+        latencies, losses = [p.latency_ns for p in made.front], [p.loss for p in made.front]
+        assert latencies == sorted(latencies)
+        assert losses == sorted(losses, reverse=True)
+        assert made.front[-1].keep == [197] * 12
+        assert made.front[-1].latency_ns == pytest.approx(made.dense_ns)
+        spread = Spread.fit(stalling_sweep, 197, Statistic.P99)
+        latency = LatencyModel.fit(GEOMETRY, summarise(stalling_sweep), spread)
+        assert not latency.additive
+        assert latencies == pytest.approx([latency.predict(schedule(p.keep)).ns for p in made.front])
+
+    def test_the_rule_takes_its_curve_from_the_statistic(self, stalling, stalling_sweep):
+        quiet, tail = (
+            plan(
+                stalling,
+                Objective(utility_alpha=0.3, on=on),
+                "pomt",
+                "pomt-rule",
+                profile=input_results(knee=60.0),
+                dataset="d",
+                sweep=stalling_sweep,
+            )
+            for on in (Statistic.QUIET, Statistic.P99)
+        )
+        assert tail.schedule.keep[-1] <= 100 < quiet.schedule.keep[-1]
+
+    def test_too_few_calls_are_a_reason_with_the_least_that_would_do(self, board):
+        sweep = board.sweep(["topk"], kind=BoardKind.PHYSICAL)
+        made = plan(board, Objective(latency_share=0.8, on=Statistic.P99), sweep=sweep)
+        assert made.schedule is None
+        assert made.verdict.startswith("do not prune: a p99 takes 368 calls of the whole model, and the sweep has 162")
+        assert made.verdict.endswith("measure with --rounds 3 --calls 7")
+        # What little it can say, it says on quiet.
+        assert made.on is Statistic.QUIET
+        assert plan(board, Objective(latency_share=0.8, on=Statistic.P50), sweep=sweep).schedule is not None
+
+    def test_plans_stored_before_there_was_a_choice_are_on_quiet(self, board, sweep):
+        text = codec.dumps(plan(board, HALF, sweep=sweep)).replace(',"on":"quiet"', "")
+        assert '"on"' not in text
+        assert codec.loads(Plan, text).on is Statistic.QUIET
 
 
 class TestPomtRule:

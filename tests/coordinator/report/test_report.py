@@ -15,7 +15,7 @@ from tailfleet_coordinator.report import figure, html, table
 from tailfleet_coordinator.report.write import write_report
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.campaign import CampaignReport, Objective, ReportRow
+from tailfleet_schema.campaign import CampaignReport, Objective, ReportRow, Statistic
 from tailfleet_schema.errors import InputError
 
 KEPT = schedule([197] * 6 + [128] * 6)
@@ -64,6 +64,14 @@ def report():
 
 
 @pytest.fixture(scope="module")
+def on_p99():
+    made = Plan(KEPT, 9e6, 8e6, 7.8e6, 8.2e6, None, "predicted only: …", on=Statistic.P99)
+    results = MadeUpBoard().verification([KEPT], rounds=10, calls=40)
+    objective = Objective(latency_share=0.95, on=Statistic.P99)
+    return report_rows("bench", BoardKind.PHYSICAL, model(), [("optimal", "topk", made)], results, objective)
+
+
+@pytest.fixture(scope="module")
 def curves():
     return pandas.concat([frame(), frame("modelled", "virtual", "c2")])
 
@@ -85,6 +93,38 @@ def test_the_table_says_it_all(report):
         assert word in text
     # Not taken for markup.
     assert "[bold]5 < 6[/bold]" in text
+
+
+def test_the_table_says_what_its_times_are_on(report, on_p99):
+    quiet, tail = text_of(report.rows, 220), text_of(on_p99, 220)
+    assert quiet.startswith("plans on quiet, and")
+    assert "times are quiet times (10th percentile of calls)" in quiet
+    assert tail.startswith("plans on p99, and")
+    assert "times are p99 (what one call in a hundred exceeds)" in " ".join(tail.split())
+    assert "quiet" not in tail
+    # A tail reaches further up than down: both ends are shown.
+    assert " … " in table.cells(on_p99[0])[5]
+    assert " ± " in table.cells(report.rows[0])[5]
+
+
+@pytest.mark.parametrize(("on", "label"), [("quiet", None), ("p50", "p50 (planned on)"), ("p99", "p99 of 9 calls")])
+def test_the_operating_point_belongs_to_the_line_of_its_statistic(on_p99, on, label):
+    row = codec.decode(ReportRow, {**codec.encode(on_p99[0]), "on": on})
+    (axes,) = figure.compose(frame(), [row]).axes
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert f"recommended operating point, on {on}" in legend
+    assert f"dense on {on}, beside the schedules" in legend
+    assert any("planned on" in text for text in legend) is (label is not None)
+    if label is not None:
+        (line,) = [line for line in axes.lines if str(line.get_label()).startswith(label)]
+        curve = frame().query("part == 'model'").sort_values("tokens")
+        assert line.get_ydata() == pytest.approx(curve[f"{on}_ns"].to_numpy() / 1e6)
+        assert f"plans on {on}" in axes.get_ylabel()
+
+
+def test_the_page_says_what_its_times_are_on(report, on_p99):
+    assert "Times are quiet times" in html.page(report, {})
+    assert "Times are p99 (what one call in a hundred exceeds)" in html.page(CampaignReport("c", on_p99), {})
 
 
 @pytest.mark.parametrize("width", [80, 120, 220])
@@ -111,6 +151,13 @@ def test_csv_has_a_line_for_each_row(files, report):
     assert float(lines[0]["measured_ns"]) == report.rows[0].measured_ns
     assert lines[1]["measured_ns"] == ""
     assert lines[2]["board_kind"] == "virtual"
+    assert {line["on"] for line in lines} == {"quiet"}
+
+
+def test_files_say_what_their_times_are_on(on_p99):
+    (line,) = csv.DictReader(io.StringIO(table.as_csv(on_p99)))
+    (row,) = json.loads(table.as_json(on_p99))
+    assert line["on"] == row["on"] == "p99"
 
 
 def test_one_picture_for_each_board_and_model(files):
@@ -143,7 +190,7 @@ def test_a_virtual_picture_is_titled_virtual(report):
     title, legend, axes = texts("virtual")
     assert title == "made-up on bench (virtual: modelled latency)"
     assert "mean over blocks" in axes.get_xlabel()
-    assert "recommended operating point" in legend
+    assert "recommended operating point, on quiet" in legend
     assert "topk" in legend
     assert any("cliff" in text for text in legend)
     assert "virtual" not in texts("physical")[0]

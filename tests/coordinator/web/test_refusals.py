@@ -47,6 +47,8 @@ BODIES = [
     (b'{"models": ["tiny"], "boards": ["nano"], "batch": 0}', "batch must be at least 1"),
     (b'{"models": ["tiny"], "boards": ["nano"], "sweep": {"counts": "18"}}', "18 tokens"),
     (b'{"models": ["tiny"], "boards": ["nano"], "dtype": "fp64"}', "fp64"),
+    (b'{"models": ["tiny"], "boards": ["nano"], "objective": {"latency_share": 0.8, "on": "p75"}}', "objective.on"),
+    (b'{"models": ["tiny"], "boards": ["nano"], "objective": {"latency_share": 0.8, "on": "p99"}}', "takes 368 calls"),
     (b'{"models": ["tiny"], "boards": ["nano", "nano"]}', "twice"),
 ]
 

@@ -41,6 +41,9 @@ class Settings:
     ray_address: str | None = None
     """An existing Ray cluster, ``host:port``. None: Ray is started on this machine and ends with the coordinator."""
 
+    ray_ports: int | None = None
+    """First of the 256 TCP ports that a Ray started here listens on. None: the first free block from 20765 on."""
+
     ray_cpus: int | None = None
     """Cores that Ray may use at once on this machine. None: as many as there are."""
 

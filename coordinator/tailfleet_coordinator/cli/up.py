@@ -30,6 +30,14 @@ def up(
     ray_address: Annotated[
         str | None, typer.Option(help="An existing Ray cluster; default: Ray is started on this machine.")
     ] = None,
+    ray_ports: Annotated[
+        int | None,
+        typer.Option(
+            min=1024,
+            max=65280,
+            help="First of the 256 ports that Ray listens on; default: the first free block from 20765 on.",
+        ),
+    ] = None,
     lease_seconds: Annotated[
         float, typer.Option(min=1.0, help="A job whose board is silent for so long is given again.")
     ] = 120.0,
@@ -48,6 +56,7 @@ def up(
             tls_key=tls_key,
             database_url=database_url,
             ray_address=ray_address,
+            ray_ports=ray_ports,
             lease_seconds=lease_seconds,
         )
     )

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tailfleet_coordinator.artifacts import Artifacts
 from tailfleet_coordinator.campaigns import profiled_units, stored_profile, wanted_profile, workload_of
 from tailfleet_coordinator.cluster.steps import Action, StepFacts, decide
 from tailfleet_coordinator.cluster.tasks import News, Tasks
@@ -18,6 +17,7 @@ from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.db.store_workloads import model_digest
 from tailfleet_coordinator.plan import design
 from tailfleet_coordinator.plan.planner import Plan, PlanInput
+from tailfleet_coordinator.refusals import Deposed
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignRequest, CampaignState
@@ -63,14 +63,12 @@ class Driver:
     def __init__(
         self,
         store: Store,
-        artifacts: Artifacts,
         tasks: Tasks,
         campaign_id: str,
         machine_id: str,
         claimable_seconds: float,
     ) -> None:
         self._store = store
-        self._artifacts = artifacts
         self._tasks = tasks
         self._campaign_id = campaign_id
         self._machine_id = machine_id
@@ -118,6 +116,8 @@ class Driver:
     def _advance_step(self, situation: Situation, step: Step) -> None:
         try:
             self._act(situation, step)
+        except Deposed:
+            raise
         except TailfleetError as error:
             # One board's trouble is its own: the others go on.
             log.warning("campaign %s, %s × %s: %s", step.campaign_id, step.board, step.model, error.sentence)
@@ -224,13 +224,6 @@ class Driver:
         model = self._store.get_model(model_name)
         assert model.dataset is not None
         dataset = self._store.get_dataset(model.dataset)
-        wanted = [dataset.sha256] + ([model.checkpoint_sha256] if model.checkpoint_sha256 is not None else [])
-        try:
-            artifacts = {sha256: self._artifacts.read(sha256) for sha256 in wanted}
-        except TailfleetError as error:
-            self._failures[name] = Failure(error.sentence, error.blame)
-            self._store.leave_machine(self._holder(name))
-            return
         job = Job(
             id=f"{self._campaign_id}-profile",
             kind=JobKind.PROFILE,
@@ -247,7 +240,7 @@ class Driver:
             self._store.add_profile(digest, sha256, news.results)
 
         self._running[name] = take
-        self._tasks.profile(name, job, artifacts)
+        self._tasks.profile(name, job)
 
     def _plan(self, situation: Situation, step: Step, model: ModelSpec, unplanned: list[tuple[str, str]]) -> None:
         name = f"plan:{step.id}"

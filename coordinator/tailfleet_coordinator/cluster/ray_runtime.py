@@ -1,68 +1,69 @@
-"""Ray itself: started on this machine and ended with the coordinator, or an existing cluster that is joined.
+"""This process's connection to Ray: to one of its own, which ends with it, or to an existing cluster.
 
-Ray listens on every interface whatever it is told, so a cluster of our own lets nobody in without its token. Only
-what was started here is ever ended here.
+Ray listens on every interface whatever it is told. A Ray of our own lets nobody in without the token in the state
+folder; for a cluster of others the environment's ``RAY_AUTH_*`` counts, as for any program that uses it.
 """
 
+import contextlib
+import logging
 import os
 import secrets
-import shutil
+import socket
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from tailfleet_coordinator.cluster import ray_ports
+from tailfleet_coordinator.cluster.own_ray import Order, OwnRay
 from tailfleet_coordinator.settings import Settings
 from tailfleet_schema.errors import ConfigurationError
 
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
-"""Weights, images and samples pass through it one at a time; the least that Ray accepts is 75 MB."""
+"""Samples and plans pass through it; the least that Ray accepts is 75 MB."""
 
 NAMESPACE = "tailfleet"
 
+START_SECONDS = 120.0
+"""Ray takes five seconds to start, and many times that on a small machine under load."""
 
-def start(settings: Settings) -> None:
-    """Connect this process to Ray. Call once, from the main thread: Ray's processes die with the thread that started
-    them, which is what ends them when the coordinator is killed. Raises ``ConfigurationError``.
+REACH_SECONDS = 5.0
+
+TOKEN_MEND = "give this process the cluster's token: RAY_AUTH_MODE=token with RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+
+log = logging.getLogger("tailfleet.ray")
+
+
+@contextlib.contextmanager
+def connected(settings: Settings) -> Iterator[None]:
+    """Be connected to Ray within the block. Enter it in the main thread: that one's end is what ends a Ray of our own
+    that is left behind. Raises ``ConfigurationError``.
     """
-    if settings.ray_address is None:
-        _require_token(settings)
-    import ray
+    with contextlib.ExitStack() as stack:
+        if settings.ray_address is None:
+            own = _start_own(settings)
+            stack.callback(own.stop)
+            address = f"127.0.0.1:{own.port}"
+            _until_started(own, lambda: _init(address))
+            last = own.port + ray_ports.BLOCK - 1
+            log.info("Ray listens on ports %d to %d of all interfaces: close them to other machines", own.port, last)
+        else:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            try:
+                _reach(settings.ray_address)
+                _init(settings.ray_address)
+            except _ray_errors() as error:
+                raise ConfigurationError(
+                    f"Ray at {settings.ray_address} cannot be used: {_sentence(error)}",
+                    "--ray-address wants host:port of a cluster of the same Ray that this machine is a node of",
+                ) from error
+        import ray
 
-    quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False, "namespace": NAMESPACE}
-    try:
-        if settings.ray_address is not None:
-            ray.init(address=settings.ray_address, **quiet)
-            return
-        folder = session_dir(settings.state_dir)
-        # Left behind by a coordinator that was killed; one alone uses this state folder.
-        shutil.rmtree(folder, ignore_errors=True)
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            num_cpus=settings.ray_cpus,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(folder),
-            _node_ip_address="127.0.0.1",
-            **quiet,
-        )
-    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
-        where = f"at {settings.ray_address}" if settings.ray_address else "on this machine"
-        lines = str(error).splitlines()
-        raise ConfigurationError(
-            f"Ray {where} cannot be used: {lines[0] if lines else type(error).__name__}",
-            "see the coordinator's log; --ray-address wants host:port of a cluster of the same Ray",
-        ) from error
-
-
-def stop(settings: Settings) -> None:
-    """Leave the cluster; end it where it was started here."""
-    import ray
-
-    ray.shutdown()
-    if settings.ray_address is None:
-        shutil.rmtree(session_dir(settings.state_dir), ignore_errors=True)
+        stack.callback(ray.shutdown)
+        yield
 
 
 def session_dir(state_dir: Path) -> Path:
@@ -72,7 +73,76 @@ def session_dir(state_dir: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"tailfleet-ray-{os.getuid()}-{name}"
 
 
-def _require_token(settings: Settings) -> None:
+def _start_own(settings: Settings) -> OwnRay:
+    require_token(settings)
+    # A task may look at its environment, and none is to learn where the database is.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TAILFLEET_")}
+    order = Order(str(session_dir(settings.state_dir)), settings.ray_ports, settings.ray_cpus, OBJECT_STORE_BYTES)
+    return OwnRay(order, environment)
+
+
+def _until_started(own: OwnRay, connect: Callable[[], None]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        problem = "it does not listen"
+        if _listens("127.0.0.1", own.port):
+            try:
+                connect()
+                return
+            except _ray_errors() as error:
+                problem = _sentence(error)
+        if not own.runs or time.monotonic() > deadline:
+            words = problem if own.runs else own.last_words()
+            own.stop()
+            raise ConfigurationError(f"Ray on this machine does not start: {words}", "see the coordinator's log")
+        time.sleep(0.05)
+
+
+def _init(address: str) -> None:
+    import ray
+
+    ray.init(address=address, configure_logging=False, log_to_driver=False, namespace=NAMESPACE)
+
+
+def _reach(address: str) -> None:
+    """Raise ``ConfigurationError`` at once for what ``ray.init`` would try again for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigurationError(f"{address!r} is no address of a Ray cluster", "--ray-address HOST:PORT")
+    if not _listens(host.strip("[]"), int(port)):
+        raise ConfigurationError(
+            f"nothing answers at {address}", "start the cluster, or leave --ray-address out to have one started"
+        )
+    import ray
+
+    raylet: Any = ray._raylet
+    try:
+        raylet.GcsClient(address=address)
+    except ray.exceptions.AuthenticationError as error:
+        raise ConfigurationError(f"the Ray cluster at {address} refuses this process's token", TOKEN_MEND) from error
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), REACH_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _ray_errors() -> tuple[type[Exception], ...]:
+    import ray
+
+    return (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError)
+
+
+def _sentence(error: Exception) -> str:
+    """What Ray says, on one line: its sentences begin with a heading of their own line."""
+    words = " ".join(str(error).split())
+    return words[:300] or type(error).__name__
+
+
+def require_token(settings: Settings) -> None:
     """Let Ray's processes speak with who has the token in the state folder, and with nobody else."""
     path = settings.state_dir.expanduser() / "ray.token"
     if not path.exists():

@@ -1,16 +1,20 @@
 """Keeps exactly one live actor for each running campaign, and lets each take one look after another.
 
-Runs in a thread of the coordinator. What runs is read from the database each time; what is dead is replaced.
+Runs in a thread of the coordinator. What runs is read from the database each time; what is dead is replaced; what an
+earlier coordinator left on the same cluster is ended first.
 """
 
+import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tailfleet_coordinator.cluster.campaign import CampaignActor, Surroundings
 from tailfleet_coordinator.db.store import Store
+from tailfleet_coordinator.refusals import Deposed
 from tailfleet_schema.campaign import CampaignState
 from tailfleet_schema.errors import Blame
 from tailfleet_schema.job import Failure
@@ -36,28 +40,17 @@ class Driven:
 class Reconciler:
     """Needs a process that is connected to a Ray cluster."""
 
-    def __init__(self, store: Store, surroundings: Surroundings, step_seconds: float) -> None:
+    def __init__(self, store: Store, surroundings: Surroundings) -> None:
         import ray
 
         self._ray: Any = ray
         self._store = store
         self._surroundings = surroundings
-        self._step_seconds = step_seconds
         self._driven: dict[str, Driven] = {}
         self._errors: dict[str, int] = {}
 
-    def run(self, stopping: threading.Event) -> None:
-        """Reconcile again and again until ``stopping`` is set; then end all actors."""
-        while not stopping.wait(self._step_seconds):
-            try:
-                self.reconcile()
-            except Exception:
-                # The database may be locked or Ray restarting; the next look starts from rows again.
-                log.exception("looking after campaigns failed; trying again")
-        self.stop()
-
     def reconcile(self) -> None:
-        """One look at what should run and what does."""
+        """One look at what should run and what does. Raises ``Deposed`` where another coordinator has taken over."""
         running = self._store.list_running_campaigns()
         for campaign_id in set(self._driven) - set(running):
             self._drop(campaign_id)
@@ -96,9 +89,15 @@ class Reconciler:
     def _start(self, campaign_id: str) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        with self._store.writing():
+            # Raises Deposed: the actor of that name may belong to who has taken over.
+            pass
+        name = f"campaign-{campaign_id}"
+        evict(name, self._surroundings.namespace)
         here = self._ray.get_runtime_context().get_node_id()
         options = {
-            "name": f"campaign-{campaign_id}",
+            "name": name,
+            "namespace": self._surroundings.namespace,
             # It waits most of the time; the tasks it starts are what takes cores.
             "num_cpus": 0,
             "max_restarts": 0,
@@ -116,3 +115,51 @@ class Reconciler:
         if self._errors[campaign_id] >= ERRORS:
             cause = Failure("driving the campaign failed again and again", Blame.BUG, str(error)[-4000:])
             self._store.end_campaign(campaign_id, CampaignState.FAILED, cause)
+
+
+def evict(name: str, namespace: str) -> None:
+    """End whatever goes by the name of an actor, alive or dead, so that the name is free."""
+    import ray
+
+    with contextlib.suppress(ValueError):
+        # One of a coordinator that was killed lives until Ray has noticed, and a dead one keeps its name while
+        # anybody holds a handle to it.
+        ray.kill(ray.get_actor(name, namespace=namespace))
+
+
+class Part(Protocol):
+    """Something that is kept as rows say it should be."""
+
+    def reconcile(self) -> None:
+        """One look; does not wait."""
+
+    def stop(self) -> None:
+        """End what was started."""
+
+
+def keep_reconciling(parts: Sequence[Part], step_seconds: float) -> Callable[[threading.Event], None]:
+    """A function that lets ``parts`` reconcile until the event it is given is
+    set, and then stops them. It ends early, and says so, where another coordinator has taken over."""
+
+    def run(stopping: threading.Event) -> None:
+        try:
+            while not stopping.wait(step_seconds):
+                for part in parts:
+                    _reconcile(part)
+        except Deposed as error:
+            log.error("%s", error.sentence)
+        finally:
+            for part in parts:
+                part.stop()
+
+    return run
+
+
+def _reconcile(part: Part) -> None:
+    try:
+        part.reconcile()
+    except Deposed:
+        raise
+    except Exception:
+        # The database may be locked or Ray restarting; the next look starts from rows again.
+        log.exception("reconciling failed; trying again")

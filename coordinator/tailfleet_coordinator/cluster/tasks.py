@@ -1,5 +1,6 @@
-"""The work that a campaign hands to Ray: profiling a model through the agent's worker, and planning. By value in and
-out; neither knows the database. Also the adapter that starts such tasks and tells what came of them.
+"""The work that a campaign hands to Ray: profiling a model through the agent's worker, and planning. By value in
+and out, images and weights through the artifact API; neither knows the database. Also the adapter that starts such
+tasks and tells what came of them.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from tailfleet_coordinator.cluster.artifact_api import ArtifactApi, fetch, needed
 from tailfleet_coordinator.plan.planner import Plan, PlanInput, make_plan
 from tailfleet_schema import codec
 from tailfleet_schema.curve import UnitResult
@@ -58,7 +60,7 @@ class News:
 class Tasks(Protocol):
     """Starts tasks by name and tells their news; forgets them when the process ends."""
 
-    def profile(self, name: str, job: Job, artifacts: Mapping[str, bytes]) -> None:
+    def profile(self, name: str, job: Job) -> None:
         """Judge the units of ``job``."""
 
     def plan(self, name: str, inputs: list[PlanInput]) -> None:
@@ -76,14 +78,17 @@ def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(HARMFUL)}
 
 
-def run_profile(job: Job, artifacts: Mapping[str, bytes]) -> Iterator[list[UnitResult] | Failure]:
+def run_profile(job: Job, api: ArtifactApi) -> Iterator[list[UnitResult] | Failure]:
     """Run the agent's worker on ``job``; its results as they come, and at the end a ``Failure`` if it failed.
 
     The worker is the same code that boards run, so every judgement in the database has one origin.
     """
+    try:
+        artifacts = str(fetch(api, needed(job)))
+    except TailfleetError as error:
+        yield Failure(error.sentence, error.blame)
+        return
     with tempfile.TemporaryDirectory(prefix="tailfleet-profile-") as folder:
-        for sha256, content in artifacts.items():
-            (Path(folder) / sha256).write_bytes(content)
         log = Path(folder) / "log"
         with log.open("wb") as sink:
             process = subprocess.Popen(
@@ -97,7 +102,7 @@ def run_profile(job: Job, artifacts: Mapping[str, bytes]) -> Iterator[list[UnitR
             )
         with process:
             try:
-                yield from _events(process, WorkerOrder(job, artifacts=folder, judge_threads=PROFILE_CORES), log)
+                yield from _events(process, WorkerOrder(job, artifacts=artifacts, judge_threads=PROFILE_CORES), log)
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -141,10 +146,11 @@ def run_plans(inputs: list[PlanInput]) -> list[Plan] | Failure:
 class RayTasks:
     """Tasks on Ray. Needs a process that is connected to a cluster."""
 
-    def __init__(self) -> None:
+    def __init__(self, api: ArtifactApi) -> None:
         import ray
 
         self._ray: Any = ray
+        self._api = api
         # Retries are the campaign's: what is known by then need not be done again.
         self._run_profile = self._ray.remote(num_cpus=PROFILE_CORES, max_retries=0, num_returns="streaming")(
             run_profile
@@ -153,9 +159,9 @@ class RayTasks:
         self._profiles: dict[str, Any] = {}
         self._plans: dict[str, Any] = {}
 
-    def profile(self, name: str, job: Job, artifacts: Mapping[str, bytes]) -> None:
+    def profile(self, name: str, job: Job) -> None:
         """Judge the units of ``job``."""
-        self._profiles[name] = self._run_profile.remote(job, dict(artifacts))
+        self._profiles[name] = self._run_profile.remote(job, self._api)
 
     def plan(self, name: str, inputs: list[PlanInput]) -> None:
         """Make one plan for each input."""

@@ -15,6 +15,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -39,6 +40,11 @@ from tailfleet_schema.errors import ConfigurationError
 
 log = logging.getLogger("tailfleet")
 
+TASK_TOKEN = "ray-tasks"
+
+PROMISE_SECONDS = 900.0
+"""A machine of the Ray cluster imports torch once before it enrols."""
+
 GOODBYE_SECONDS = 5
 """Requests under way get so long to end."""
 
@@ -50,8 +56,11 @@ def serve(settings: Settings) -> None:
     """
     # Imported here: Ray reads its environment when it is imported, and reading the database needs no Ray.
     from tailfleet_coordinator.cluster import ray_runtime
+    from tailfleet_coordinator.cluster.artifact_api import ArtifactApi
+    from tailfleet_coordinator.cluster.boards import BoardReconciler
     from tailfleet_coordinator.cluster.campaign import Surroundings
-    from tailfleet_coordinator.cluster.reconciler import Reconciler
+    from tailfleet_coordinator.cluster.keeper import BoardOrder
+    from tailfleet_coordinator.cluster.reconciler import Part, Reconciler, keep_reconciling
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -82,16 +91,21 @@ def serve(settings: Settings) -> None:
         context = Context(settings, store, artifacts, agent_bundle.build(), CurveReader(store), url, warning)
         token = _operator_token(store, settings.ready_file)
         settings.ready_file.unlink(missing_ok=True)
-        ray_runtime.start(settings)
-        stack.callback(ray_runtime.stop, settings)
-        surroundings = Surroundings(
-            settings.url, str(settings.artifacts_dir), machine, settings.claimable_seconds, epoch=epoch
-        )
-        reconciler = Reconciler(store, surroundings, settings.step_seconds)
-        stack.enter_context(_in_thread(reconciler.run, "reconciler"))
+        # Tasks reach the coordinator as programs of this machine do, or, from a cluster's other machines, as boards do.
         ready = {"url": local_url(settings.host, port, https), "token": token}
         if certificate is not None:
             ready |= for_programs_here(certificate, ready["url"], url)
+        stack.enter_context(ray_runtime.connected(settings))
+        reach = url if settings.ray_address is not None else ready["url"]
+        ca = None if certificate is None else certificates_of(certificate.file)
+        surroundings = Surroundings(
+            settings.url, ArtifactApi(reach, task_token(store), ca), machine, settings.claimable_seconds, epoch
+        )
+        parts: list[Part] = [Reconciler(store, surroundings)]
+        if settings.ray_address is not None:
+            order = BoardOrder("", reach, surroundings.namespace, context.agent.content, ca)
+            parts.append(BoardReconciler(store, surroundings.namespace, order, partial(promise_board, store)))
+        stack.enter_context(_in_thread(keep_reconciling(parts, settings.step_seconds), "reconciler"))
         _Server(context, settings.ready_file, ready, leadership, certificate).run([listener])
         log.info("stopping")
     if leadership.lost is not None:
@@ -188,6 +202,25 @@ def _operator_token(store: Store, ready_file: Path) -> str:
             return token
     token = new_token("operator")
     store.replace_token(LOCAL_TOKEN, "operator", hashed(token))
+    return token
+
+
+def certificates_of(file: Path) -> str:
+    """The certificates in a PEM file, without the key that may lie beside them: what other machines are given."""
+    return "".join(re.findall(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", file.read_text(), re.S))
+
+
+def task_token(store: Store) -> str:
+    """A new token with which Ray's tasks fetch images and weights; that of the last start is void."""
+    token = new_token("viewer")
+    store.replace_token(TASK_TOKEN, "viewer", hashed(token))
+    return token
+
+
+def promise_board(store: Store, board: str) -> str:
+    """A token with which a machine of the Ray cluster enrols as ``board``. Raises ``NameTaken``."""
+    token = new_token("enrol")
+    store.create_enrolment(board, None, hashed(token), PROMISE_SECONDS)
     return token
 
 

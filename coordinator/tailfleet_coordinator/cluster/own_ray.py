@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from tailfleet_coordinator.cluster import ray_ports
@@ -148,7 +149,9 @@ def _start_ray(order: Order, first: int, output: Path) -> int:
 
 def _wait_for_predecessor(stack: contextlib.ExitStack, folder: Path) -> None:
     deadline = time.monotonic() + PREDECESSOR_SECONDS
-    while not ray_ports.held(stack, f"tailfleet-ray-folder-{folder}"):
+    # Such a name may have no more than 107 letters.
+    name = f"tailfleet-ray-folder-{sha256(str(folder).encode()).hexdigest()}"
+    while not ray_ports.held(stack, name):
         if time.monotonic() > deadline:
             raise ray_ports.PortsTaken(f"an earlier Ray of this coordinator still uses {folder}")
         time.sleep(0.1)

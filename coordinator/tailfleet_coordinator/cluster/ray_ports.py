@@ -64,13 +64,15 @@ def take(first: int | None) -> Iterator[int]:
 
 def held(stack: contextlib.ExitStack, name: str) -> bool:
     """Whether the machine-wide name is ours now; it is let go with ``stack``, or with the process."""
-    holder = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    holder = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         holder.bind(f"\0{name}")
     except OSError as error:
+        holder.close()
         if error.errno != errno.EADDRINUSE:
             raise
         return False
+    stack.enter_context(holder)
     return True
 
 

@@ -206,7 +206,7 @@ class Enrolling:
         self.lab = lab
         self.promised = []
         order = BoardOrder("", live.url, "farm", agent_bundle.build().content, folder=str(folder))
-        self.boards = BoardReconciler(lab.store, f"tailfleet-{lab.path.parent.name}", order, self.promise)
+        self.boards = BoardReconciler(lab.store, f"tailfleet-{folder.parent.name}", order, self.promise)
 
     def promise(self, name):
         self.promised.append(name)

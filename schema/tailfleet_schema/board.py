@@ -8,6 +8,7 @@ from typing import List, Optional
 
 from tailfleet_schema import codec
 from tailfleet_schema.errors import InputError
+from tailfleet_schema.limits import NAME_LENGTH, check_count, check_name
 
 
 class BoardKind(Enum):
@@ -34,6 +35,10 @@ class Hardware:
     gpu: Optional[str] = None
     gpu_sms: Optional[int] = None
     gpu_memory_bytes: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        check_name("machine_id", self.machine_id, NAME_LENGTH)
+        check_count("cpu_cores", self.cpu_cores, 0)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class BoardFacts:
 
     def __post_init__(self) -> None:
         if (self.kind is BoardKind.VIRTUAL) != (self.virtual_profile is not None):
-            raise InputError("virtual_profile is given exactly for a virtual board")
+            raise InputError("is given exactly for a virtual board", path="virtual_profile")
 
 
 def fingerprint(facts: BoardFacts, power_mode: Optional[str] = None) -> str:

@@ -1,11 +1,14 @@
 """What people ask of the fleet, and what they are told: campaigns and their reports."""
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import List, Optional, Tuple
 
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Failure
+from tailfleet_schema.limits import LABEL_LENGTH, check_count, check_known, check_names
+from tailfleet_schema.workload import DTYPES, LARGEST_BATCH
 
 METHODS = ("topk", "pomt", "tome")
 """Reducing methods that can be planned."""
@@ -13,6 +16,9 @@ METHODS = ("topk", "pomt", "tome")
 PLANNERS = ("optimal", "pomt-rule")
 """``optimal``: exact search over one or more reducing blocks, for every method. ``pomt-rule``: the published
 one-block rule, for the method ``pomt`` that it was published with."""
+
+
+_COUNTS = re.compile(r" *[1-9][0-9]{0,6} *(, *[1-9][0-9]{0,6} *){0,9999}")
 
 
 class CampaignState(Enum):
@@ -53,23 +59,23 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.max_accuracy_drop is not None and not 0 <= self.max_accuracy_drop <= 100:
-            raise InputError("max_accuracy_drop must lie between 0 and 100 percentage points")
+            raise InputError("must lie between 0 and 100 percentage points", path="max_accuracy_drop")
         if self.latency_share is not None and not 0 < self.latency_share <= 1:
-            raise InputError("a latency budget as a share of dense must lie above 0 and be at most 1")
+            raise InputError("a share of dense must lie above 0 and be at most 1", path="latency_share")
         if self.latency_ns is not None and self.latency_ns <= 0:
-            raise InputError("a latency budget must be positive")
+            raise InputError("a latency budget must be positive", path="latency_ns")
         if self.latency_share is not None and self.latency_ns is not None:
-            raise InputError("give one latency budget: a share of dense or a time")
+            raise InputError("give one latency budget: a share of dense or a time", path="latency_ns")
         if self.utility_alpha is not None and not 0 <= self.utility_alpha <= 1:
-            raise InputError("alpha must lie between 0 and 1")
+            raise InputError("must lie between 0 and 1", path="utility_alpha")
         chosen = [self.max_accuracy_drop, self.latency_share, self.latency_ns, self.utility_alpha]
         if all(value is None for value in chosen):
             raise InputError("an objective needs an accuracy drop, a latency budget, or a utility")
         if self.utility_alpha is not None and any(value is not None for value in chosen[:3]):
-            raise InputError("a utility stands alone: it already weighs latency against accuracy")
+            raise InputError("stands alone: it already weighs latency against accuracy", path="utility_alpha")
         if not isinstance(self.on, Statistic):
             names = ", ".join("Statistic." + statistic.name for statistic in Statistic)
-            raise InputError("on must be one of {}, not {!r}".format(names, self.on))
+            raise InputError("must be one of {}, not {!r}".format(names, self.on), path="on")
 
 
 @dataclass(frozen=True)
@@ -85,14 +91,12 @@ class SweepSettings:
     """Measure again even where a fitting curve is stored."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.rounds <= 1000 or not 1 <= self.calls <= 10000:
-            raise InputError("rounds must lie between 1 and 1000, calls between 1 and 10000")
-        if self.counts not in ("all", "auto"):
-            parts = self.counts.split(",")
-            if not all(part.strip().isdigit() and int(part) >= 1 for part in parts):
-                raise InputError(
-                    "counts must be all, auto, or token counts separated by commas, not {!r}".format(self.counts)
-                )
+        check_count("rounds", self.rounds, 1, 1000)
+        check_count("calls", self.calls, 1, 10000)
+        if self.counts not in ("all", "auto") and not _COUNTS.fullmatch(self.counts):
+            raise InputError(
+                "must be all, auto, or token counts separated by commas, not {!r}".format(self.counts[:60]), path="counts"
+            )
 
 
 @dataclass(frozen=True)
@@ -110,20 +114,16 @@ class CampaignRequest:
     dtype: str = "fp32"
 
     def __post_init__(self) -> None:
+        check_names("models", self.models)
+        check_names("boards", self.boards, LABEL_LENGTH)
         for name, values, known in (("methods", self.methods, METHODS), ("planners", self.planners, PLANNERS)):
-            for value in values:
-                if value not in known:
-                    raise InputError("unknown name in {}: {!r}; known: {}".format(name, value, ", ".join(known)))
-        for name in ("models", "boards", "methods", "planners"):
-            values = getattr(self, name)
-            if not values:
-                raise InputError("{} is empty".format(name))
-            if len(set(values)) != len(values):
-                raise InputError("{} names something twice".format(name))
-        if self.batch < 1:
-            raise InputError("batch must be at least 1")
+            check_names(name, values)
+            for place, value in enumerate(values):
+                check_known("{}[{}]".format(name, place), value, known)
+        check_count("batch", self.batch, 1, LARGEST_BATCH)
+        check_known("dtype", self.dtype, DTYPES)
         if "pomt-rule" in self.planners and "pomt" not in self.methods:
-            raise InputError("planner pomt-rule plans for the method pomt, which is not among the methods")
+            raise InputError("pomt-rule plans for the method pomt, which is not among the methods", path="planners")
 
     def plans(self) -> List[Tuple[str, str]]:
         """Every (planner, method) that is planned for each board × model, in the order of the report."""

@@ -11,6 +11,7 @@ from typing import List, NamedTuple, Optional
 
 from tailfleet_schema.board import Telemetry
 from tailfleet_schema.errors import InputError
+from tailfleet_schema.limits import LABEL_LENGTH, check_count
 
 
 class Part(Enum):
@@ -42,6 +43,10 @@ TIMED_PARTS = (Part.MODEL, Part.SENTINEL, Part.FIXED, Part.ATTENTION, Part.MLP, 
 JUDGED_PARTS = (Part.ACCURACY, Part.LOSS, Part.INPUT)
 
 
+LONGEST_CALL_NS = 24 * 3600 * 10**9
+"""No single pass of a model takes a day; a larger figure is a broken clock's."""
+
+
 class UnitKey(NamedTuple):
     """The identity of a result within its job."""
 
@@ -66,8 +71,13 @@ class Unit:
     """Block for LOSS, else -1."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.kept <= self.tokens:
-            raise InputError("kept must be between 1 and tokens")
+        check_count("tokens", self.tokens, 1)
+        check_count("kept", self.kept, 1)
+        check_count("block", self.block, -1)
+        if self.kept > self.tokens:
+            raise InputError("{}, but only {} tokens arrive".format(self.kept, self.tokens), path="kept")
+        if len(self.label) > LABEL_LENGTH:
+            raise InputError("has more than {} characters".format(LABEL_LENGTH), path="label")
 
     def key(self, round_number: int) -> UnitKey:
         """Its key in round ``round_number`` (from 0)."""
@@ -90,8 +100,13 @@ class Judgement:
     """For each image in order, ``1`` where top-1 is right, else ``0``: for paired comparisons."""
 
     def __post_init__(self) -> None:
-        if self.images < 1 or not 0 <= self.correct <= self.images or not 0 <= self.agreeing <= self.images:
-            raise InputError("correct and agreeing must lie between 0 and images, and images be at least 1")
+        check_count("images", self.images, 1)
+        check_count("correct", self.correct, 0, self.images)
+        check_count("agreeing", self.agreeing, 0, self.images)
+        if self.computed_on not in ("board", "host"):
+            raise InputError("must be board or host", path="computed_on")
+        if self.correct_bits and (len(self.correct_bits) != self.images or set(self.correct_bits) - set("01")):
+            raise InputError("must hold 1 or 0 for each of {} images".format(self.images), path="correct_bits")
 
 
 @dataclass(frozen=True)
@@ -109,17 +124,22 @@ class UnitResult:
     """State of the board just after the unit, where it was read."""
 
     def __post_init__(self) -> None:
-        if self.round < 0:
-            raise InputError("round must be at least 0")
+        check_count("round", self.round, 0)
         if self.status not in ("ok", "oom"):
-            raise InputError("status must be ok or oom")
-        if any(value <= 0 for value in self.call_ns):
-            raise InputError("call_ns must be positive")
+            raise InputError("must be ok or oom", path="status")
+        if self.call_ns and not 0 < min(self.call_ns) <= max(self.call_ns) <= LONGEST_CALL_NS:
+            call, duration = next(
+                (call, value) for call, value in enumerate(self.call_ns) if not 0 < value <= LONGEST_CALL_NS
+            )
+            raise InputError(
+                "{} ns; a call takes more than 0 ns and at most a day".format(duration),
+                path="call_ns[{}]".format(call),
+            )
         if self.status == "ok":
             if self.unit.part in TIMED_PARTS and not self.call_ns:
-                raise InputError("a timed unit needs at least one call")
+                raise InputError("is empty, but a timed unit needs at least one call", path="call_ns")
             if self.unit.part in JUDGED_PARTS and self.judgement is None:
-                raise InputError("a judged unit needs its judgement")
+                raise InputError("is missing, but this unit is judged", path="judgement")
 
     @property
     def key(self) -> UnitKey:

@@ -3,8 +3,8 @@
 ::
 
     TailfleetError                 one sentence, who must act, and the command that mends it
-     ├─ InputError                 the author of a request gave something that cannot be meant
-     │   ├─ DecodeError            … in JSON; names the path, "job.schedule.keep[3]"
+     ├─ InputError                 the author of a request gave something that cannot be meant; names the path
+     │   ├─ DecodeError            … in JSON: "job.schedule.keep[3]"
      │   └─ ScheduleError          … a schedule that its model or method cannot follow
      ├─ ConfigurationError         this installation lacks something or contradicts itself
      ├─ LabError                   a board or its surroundings: unreachable, out of memory, no sensor
@@ -15,6 +15,13 @@ Each class says who must act (:class:`Blame`), so that a failure that travels ov
 
 from enum import Enum
 from typing import Optional
+
+
+def join_path(path: str, inner: str) -> str:
+    """``job`` and ``keep[3]`` are ``job.keep[3]``; ``job.units`` and ``[3]`` are ``job.units[3]``."""
+    if not path or not inner:
+        return path or inner
+    return path + inner if inner.startswith("[") else "{}.{}".format(path, inner)
 
 
 class Blame(Enum):
@@ -45,18 +52,29 @@ class TailfleetError(Exception):
 
 
 class InputError(TailfleetError):
-    """What was asked for cannot be meant."""
+    """What was asked for cannot be meant.
+
+    ``path`` says which part of it, in the form ``job.schedule.keep[3]``, where it has parts; ``problem`` is the
+    sentence without that.
+    """
 
     blame = Blame.AUTHOR
 
+    def __init__(self, problem: str, mend: Optional[str] = None, path: str = "") -> None:
+        super().__init__("{}: {}".format(path, problem) if path else problem, mend)
+        self.problem = problem
+        self.path = path
+
+    def inside(self, path: str) -> "DecodeError":
+        """The same, told of the whole that holds at ``path`` what this was told of."""
+        return DecodeError(join_path(path, self.path), self.problem, self.mend)
+
 
 class DecodeError(InputError):
-    """JSON that is not what was expected; ``path`` says where, in the form ``job.schedule.keep[3]``."""
+    """JSON that is not what was expected."""
 
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__("{}: {}".format(path, problem) if path else problem)
-        self.path = path
-        self.problem = problem
+    def __init__(self, path: str, problem: str, mend: Optional[str] = None) -> None:
+        super().__init__(problem, mend, path)
 
 
 class ScheduleError(InputError):

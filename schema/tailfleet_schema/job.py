@@ -1,11 +1,13 @@
 """Jobs: what a board is asked to do, the states a job passes through, and the one table of legal moves."""
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Dict, FrozenSet, List, Optional
 
-from tailfleet_schema.curve import Part, Unit, UnitKey
+from tailfleet_schema.curve import JUDGED_PARTS, Part, Unit, UnitKey
 from tailfleet_schema.errors import Blame, InputError
+from tailfleet_schema.limits import check_count
 from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.workload import DatasetSpec, Workload
 
@@ -39,6 +41,9 @@ MOVES: Dict[JobState, FrozenSet[JobState]] = {
     JobState.CANCELLED: frozenset(),
 }
 """The only legal moves. LEASED → QUEUED: the lease expired or the child was interrupted; it is given again."""
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""A job's id names files on the board."""
 
 ENDED = frozenset(state for state, following in MOVES.items() if not following)
 
@@ -89,22 +94,35 @@ class Job:
     """Judge on the first so many images of the split; None: on all."""
 
     def __post_init__(self) -> None:
-        if self.rounds < 1 or self.calls < 1:
-            raise InputError("rounds and calls must be at least 1")
+        if not _ID.fullmatch(self.id):
+            raise InputError("must be at most 64 letters, digits, '.', '_' and '-'", path="id")
+        check_count("rounds", self.rounds, 1)
+        check_count("calls", self.calls, 1)
+        if self.images is not None:
+            check_count("images", self.images, 1)
+        for place, schedule in enumerate(self.schedules):
+            try:
+                schedule.check_fits(self.workload.model.name, self.workload.model.geometry)
+            except InputError as error:
+                raise error.inside("schedules[{}]".format(place))
+        self._check_units()
+
+    def _check_units(self) -> None:
         if not self.units:
-            raise InputError("a job needs at least one unit")
-        if len(set(self.units_keys(0))) != len(self.units):
-            raise InputError("units repeat")
+            raise InputError("is empty: a job needs at least one unit", path="units")
         known = {schedule.digest for schedule in self.schedules}
-        judged = False
-        for unit in self.units:
+        seen = set()
+        for place, unit in enumerate(self.units):
+            path = "units[{}]".format(place)
+            if unit in seen:
+                raise InputError("stands in the list already", path=path)
+            seen.add(unit)
             if unit.part in (Part.SCHEDULE, Part.ACCURACY) and unit.label not in known:
-                raise InputError("a unit names the schedule {}, which the job does not carry".format(unit.label[:12]))
-            judged = judged or unit.part in (Part.ACCURACY, Part.LOSS, Part.INPUT)
-        if judged and self.dataset is None:
-            raise InputError("the job judges predictions, but carries no dataset")
-        for schedule in self.schedules:
-            schedule.check_fits(self.workload.model.name, self.workload.model.geometry)
+                raise InputError(
+                    "names a schedule that the job does not carry: {!r}".format(unit.label[:12]), path=path + ".label"
+                )
+            if unit.part in JUDGED_PARTS and self.dataset is None:
+                raise InputError("judges predictions, but the job carries no dataset", path=path)
 
     def units_keys(self, round_number: int) -> List[UnitKey]:
         """Keys of all units in one round."""
@@ -116,5 +134,5 @@ class Job:
             unit.key(r)
             for r in range(self.rounds)
             for unit in self.units
-            if r == 0 or unit.part not in (Part.ACCURACY, Part.LOSS, Part.INPUT)
+            if r == 0 or unit.part not in JUDGED_PARTS
         ]

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 
 from tailfleet_schema import codec
 from tailfleet_schema.errors import ScheduleError
+from tailfleet_schema.limits import COUNT_MAX, NAME_LENGTH
 from tailfleet_schema.workload import Geometry
 
 MID = "mid"
@@ -55,23 +56,34 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.method not in PLACEMENT:
             known = ", ".join(sorted(PLACEMENT))
-            raise ScheduleError("unknown method {!r}; known: {}".format(self.method, known))
-        if not self.keep:
-            raise ScheduleError("keep is empty: one count for each block is needed")
+            raise ScheduleError("unknown method {!r}; known: {}".format(self.method, known), path="method")
+        if not 0 < len(self.model) <= NAME_LENGTH:
+            raise ScheduleError("must have between 1 and {} characters".format(NAME_LENGTH), path="model")
+        if not 0 < self.tokens <= COUNT_MAX:
+            raise ScheduleError("must lie between 1 and {}, not {}".format(COUNT_MAX, self.tokens), path="tokens")
         if not 0 <= self.prefix < self.tokens:
-            raise ScheduleError("prefix must be at least 0 and below tokens")
+            raise ScheduleError("must be at least 0 and below tokens, not {}".format(self.prefix), path="prefix")
         if self.restore_before is not None:
-            raise ScheduleError("restore_before is not known to method {!r}".format(self.method))
+            raise ScheduleError("is not known to method {!r}".format(self.method), path="restore_before")
+        if self.parameters:
+            raise ScheduleError("method {!r} has none".format(self.method), path="parameters")
+        self._check_keep()
+
+    def _check_keep(self) -> None:
+        if not self.keep:
+            raise ScheduleError("is empty: one count for each block is needed", path="keep")
         arriving = self.tokens
         for block, kept in enumerate(self.keep):
+            path = "keep[{}]".format(block)
             if kept > arriving:
-                raise ScheduleError("keep[{}] = {}, but only {} tokens arrive".format(block, kept, arriving))
+                raise ScheduleError("{}, but only {} tokens arrive".format(kept, arriving), path=path)
             least = smallest_reachable(self.method, arriving, self.prefix)
             if kept < least:
                 raise ScheduleError(
-                    "keep[{}] = {}, but {} can leave no fewer than {} of {} tokens in one block".format(
-                        block, kept, self.method, least, arriving
-                    )
+                    "{}, but {} can leave no fewer than {} of {} tokens in one block".format(
+                        kept, self.method, least, arriving
+                    ),
+                    path=path,
                 )
             arriving = kept
 
@@ -98,17 +110,17 @@ class Schedule:
     def check_fits(self, model: str, geometry: Geometry) -> None:
         """Raise ``ScheduleError`` unless it was made for this model, depth and token count."""
         if self.model != model:
-            raise ScheduleError("the schedule was made for model {!r}, not for {!r}".format(self.model, model))
+            raise ScheduleError("was made for model {!r}, not for {!r}".format(self.model, model), path="model")
         if len(self.keep) != geometry.depth:
             raise ScheduleError(
-                "the schedule has {} blocks, model {!r} has {}".format(len(self.keep), model, geometry.depth)
+                "has {} blocks, model {!r} has {}".format(len(self.keep), model, geometry.depth), path="keep"
             )
-        if (self.tokens, self.prefix) != (geometry.tokens, geometry.prefix):
-            raise ScheduleError(
-                "the schedule expects {} tokens, {} of them prefix; model {!r} has {} and {}".format(
-                    self.tokens, self.prefix, model, geometry.tokens, geometry.prefix
-                )
-            )
+        for name, mine, its in (
+            ("tokens", self.tokens, geometry.tokens),
+            ("prefix", self.prefix, geometry.prefix),
+        ):
+            if mine != its:
+                raise ScheduleError("{}, but model {!r} has {}".format(mine, model, its), path=name)
 
 
 def dense(model: str, geometry: Geometry) -> Schedule:

@@ -5,11 +5,20 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
 from tailfleet_schema.errors import InputError
+from tailfleet_schema.limits import check_count, check_digest, check_known, check_name
 
 BACKENDS = ("eager", "virtual")
 """Ways to run a model. ``virtual`` computes latencies and belongs to virtual boards alone."""
 
 DTYPES = ("fp32", "fp16", "bf16")
+
+LARGEST_BATCH = 65536
+
+
+DEEPEST = 1000
+LARGEST = 10**6
+"""Bounds of a geometry, far above any model's: what is made of it (a count for each block, a table of token counts)
+must fit into memory."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +42,13 @@ class Geometry:
     classes: int
 
     def __post_init__(self) -> None:
-        for name in ("depth", "dim", "heads", "mlp_dim", "tokens", "image_size", "patch_size", "channels"):
-            if getattr(self, name) < 1:
-                raise InputError("{} must be at least 1".format(name))
-        if not 0 <= self.prefix < self.tokens:
-            raise InputError("prefix must be at least 0 and below tokens")
+        for name in ("dim", "heads", "mlp_dim", "tokens", "image_size", "patch_size", "channels"):
+            check_count(name, getattr(self, name), 1, LARGEST)
+        check_count("depth", self.depth, 1, DEEPEST)
+        check_count("classes", self.classes, 0, LARGEST)
+        check_count("prefix", self.prefix, 0, self.tokens - 1)
         if self.dim % self.heads:
-            raise InputError("dim must be a multiple of heads")
+            raise InputError("{} is no multiple of {} heads".format(self.dim, self.heads), path="dim")
 
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -62,18 +71,17 @@ class Preprocessing:
     crop_mode: str = "center"
 
     def __post_init__(self) -> None:
-        if not self.mean or len(self.mean) != len(self.std):
-            raise InputError("mean and std need one value each for every channel")
-        if not all(value > 0 for value in self.std):
-            raise InputError("std must be positive")
-        if self.interpolation not in INTERPOLATIONS:
-            raise InputError(
-                "unknown interpolation {!r}; known: {}".format(self.interpolation, ", ".join(INTERPOLATIONS))
-            )
-        if self.crop_mode not in CROP_MODES:
-            raise InputError("unknown crop_mode {!r}; known: {}".format(self.crop_mode, ", ".join(CROP_MODES)))
+        if not self.mean:
+            raise InputError("needs a value for every channel", path="mean")
+        if len(self.mean) != len(self.std):
+            raise InputError("has {} values, mean has {}".format(len(self.std), len(self.mean)), path="std")
+        for channel, value in enumerate(self.std):
+            if not value > 0:
+                raise InputError("must be positive, not {}".format(value), path="std[{}]".format(channel))
+        check_known("interpolation", self.interpolation, INTERPOLATIONS)
+        check_known("crop_mode", self.crop_mode, CROP_MODES)
         if not 0 < self.crop_share <= 1:
-            raise InputError("crop_share must lie above 0 and be at most 1")
+            raise InputError("must lie above 0 and be at most 1", path="crop_share")
 
 
 @dataclass(frozen=True)
@@ -96,10 +104,16 @@ class ModelSpec:
     """The weights are timm's own for that architecture, and every board that runs it fetches them itself."""
 
     def __post_init__(self) -> None:
+        check_name("name", self.name)
+        check_name("architecture", self.architecture)
+        if self.checkpoint_sha256 is not None:
+            check_digest("checkpoint_sha256", self.checkpoint_sha256)
         if self.pretrained and self.checkpoint_sha256 is not None:
-            raise InputError("a model has a checkpoint or timm's pretrained weights, not both")
-        if self.dataset is not None and self.preprocessing is None:
-            raise InputError("a model with a dataset needs its preprocessing")
+            raise InputError("a model has a checkpoint or timm's pretrained weights, not both", path="pretrained")
+        if self.dataset is not None:
+            check_name("dataset", self.dataset)
+            if self.preprocessing is None:
+                raise InputError("is missing, but a model with a dataset needs it", path="preprocessing")
 
 
 ARRAYS = "arrays"
@@ -127,10 +141,16 @@ class DatasetSpec:
     """Content address of the zip of the image files; None for ``arrays``, and where boards must have them already."""
 
     def __post_init__(self) -> None:
-        if self.form not in (ARRAYS, FILES):
-            raise InputError("unknown form {!r}; known: {}, {}".format(self.form, ARRAYS, FILES))
-        if self.form == ARRAYS and self.pack_sha256 is not None:
-            raise InputError("only a dataset of files has a pack")
+        check_name("name", self.name)
+        check_digest("sha256", self.sha256)
+        check_count("classes", self.classes, 1, LARGEST)
+        check_count("calibration_images", self.calibration_images, 0)
+        check_count("evaluation_images", self.evaluation_images, 0)
+        check_known("form", self.form, (ARRAYS, FILES))
+        if self.pack_sha256 is not None:
+            check_digest("pack_sha256", self.pack_sha256)
+            if self.form == ARRAYS:
+                raise InputError("only a dataset of files has a pack", path="pack_sha256")
 
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -195,9 +215,6 @@ class Workload:
     dtype: str = "fp32"
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise InputError("batch must be at least 1")
-        if self.backend not in BACKENDS:
-            raise InputError("unknown backend {!r}; known: {}".format(self.backend, ", ".join(BACKENDS)))
-        if self.dtype not in DTYPES:
-            raise InputError("unknown dtype {!r}; known: {}".format(self.dtype, ", ".join(DTYPES)))
+        check_count("batch", self.batch, 1, LARGEST_BATCH)
+        check_known("backend", self.backend, BACKENDS)
+        check_known("dtype", self.dtype, DTYPES)

@@ -59,15 +59,18 @@ def test_smallest_reachable(method, tokens, prefix, least):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("topk", "m", 197, 1, [197, 198]), r"keep\[1\] = 198, but only 197 tokens arrive"),
-        (("tome", "m", 197, 1, [98]), r"keep\[0\] = 98, but tome can leave no fewer than 99 of 197"),
+        (("topk", "m", 197, 1, [197, 198]), r"^keep\[1\]: 198, but only 197 tokens arrive"),
+        (("tome", "m", 197, 1, [98]), r"^keep\[0\]: 98, but tome can leave no fewer than 99 of 197"),
         (("pomt", "m", 197, 1, [2]), "no fewer than 3"),
         (("topk", "m", 197, 1, [0]), "no fewer than 2"),
         (("dense", "m", 197, 1, [196]), "no fewer than 197"),
         (("magic", "m", 197, 1, [100]), "unknown method 'magic'"),
-        (("topk", "m", 197, 1, []), "keep is empty"),
+        (("topk", "m", 197, 1, []), "keep: is empty"),
         (("topk", "m", 3, 3, [3]), "prefix"),
         (("topk", "m", 197, 1, [100], 0), "restore_before"),
+        (("topk", "m", 197, 1, [100], None, {"alpha": 1}), "parameters: method 'topk' has none"),
+        (("topk", "m" * 129, 197, 1, [100]), "^model: "),
+        (("topk", "m", 2**40, 1, [100]), "^tokens: "),
     ],
 )
 def test_a_schedule_that_cannot_be_followed_is_refused(arguments, words):
@@ -82,7 +85,7 @@ def test_check_fits_names_what_differs():
         plan.check_fits("other", DEIT_S)
     with pytest.raises(ScheduleError, match="has 12 blocks, model 'm' has 24"):
         plan.check_fits("m", VIT_L)
-    with pytest.raises(ScheduleError, match="expects 197 tokens"):
+    with pytest.raises(ScheduleError, match="^tokens: 197, but model 'm' has 198"):
         plan.check_fits("m", Geometry(12, 384, 6, 1536, 198, 2, 224, 16, 3, 1000))
 
 

@@ -20,6 +20,8 @@ from tailfleet_coordinator.replies import (
     CURVE_COLUMNS,
     POINT_COLUMNS,
     SCHEDULE_COLUMNS,
+    AddedSchedule,
+    AddSchedule,
     Boards,
     Campaigns,
     Columns,
@@ -242,13 +244,18 @@ class Fleet:
     def schedules(
         self, board: str | None = None, model: str | None = None, campaign: str | None = None
     ) -> pandas.DataFrame:
-        """One row for each planned schedule, board and campaign; ``keep`` is a list of counts as JSON."""
+        """One row for each planned schedule, board and campaign, and for each added one that no campaign planned, with
+        these left empty; ``keep`` is a list of counts as JSON."""
         wanted = {"board": board, "model": model, "campaign": campaign}
         return _with_times(self._columns("/v1/schedules", SCHEDULE_COLUMNS, wanted), "planned_at")
 
     def schedule(self, digest: str) -> Schedule:
         """The schedule whose digest begins so."""
         return self._get(f"/v1/schedules/{_safe(digest)}", Schedule)
+
+    def add_schedule(self, schedule: Schedule) -> str:
+        """Keep a schedule for a model that the coordinator knows; its digest. Adding it twice does nothing."""
+        return self._post("/v1/schedules", AddSchedule(schedule), AddedSchedule).digest
 
     def _columns(self, path: str, names: tuple[str, ...], wanted: Mapping[str, str | None]) -> pandas.DataFrame:
         table = self._get(path, Columns, {key: value for key, value in wanted.items() if value is not None})

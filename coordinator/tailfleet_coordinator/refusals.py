@@ -5,7 +5,8 @@
     InputError
      ├─ UnknownName       404  no such board, model, campaign, …
      ├─ NameTaken         409  the name is in use
-     └─ BodyTooLarge      413
+     ├─ BodyTooLarge      413
+     └─ UnreadableBody    415  not plain JSON
     LabError
      ├─ LeaseGone         409  the lease is no longer this board's
      └─ Deposed           503  another coordinator writes to the database now
@@ -30,6 +31,10 @@ class NameTaken(InputError):
 
 class BodyTooLarge(InputError):
     """A request is larger than is read."""
+
+
+class UnreadableBody(InputError):
+    """A request's body is of another form than the one that is read."""
 
 
 class LeaseGone(LabError):
@@ -64,6 +69,7 @@ _STATUS: tuple[tuple[type[TailfleetError], int], ...] = (
     (UnknownName, 404),
     (NameTaken, 409),
     (BodyTooLarge, 413),
+    (UnreadableBody, 415),
     (LeaseGone, 409),
     (Deposed, 503),
     (AnotherWriter, 503),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tailfleet_schema.campaign import BoardStatus, CampaignStatus
+from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.workload import DatasetSpec, ModelSpec
 
 
@@ -109,6 +110,20 @@ class Campaigns:
 
 
 @dataclass(frozen=True)
+class AddSchedule:
+    """Keep a schedule that a person made."""
+
+    schedule: Schedule
+
+
+@dataclass(frozen=True)
+class AddedSchedule:
+    """The content address that it is found by."""
+
+    digest: str
+
+
+@dataclass(frozen=True)
 class Columns:
     """A table: every column a list, all equally long."""
 
@@ -129,4 +144,5 @@ POINT_COLUMNS = (
 """Columns of the points of curves: one row for each measured unit."""
 
 SCHEDULE_COLUMNS = ("digest", "board", "model", "method", "planner", "keep", "campaign", "planned_at")
-"""Columns of the list of schedules: one row a schedule, board and campaign."""
+"""Columns of the list of schedules: one row a schedule, board and campaign; board, planner and campaign are empty for
+one that a person added and no campaign has planned."""

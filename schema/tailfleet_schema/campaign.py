@@ -95,7 +95,8 @@ class SweepSettings:
         check_count("calls", self.calls, 1, 10000)
         if self.counts not in ("all", "auto") and not _COUNTS.fullmatch(self.counts):
             raise InputError(
-                "must be all, auto, or token counts separated by commas, not {!r}".format(self.counts[:60]), path="counts"
+                "must be all, auto, or token counts separated by commas, not {!r}".format(self.counts[:60]),
+                path="counts",
             )
 
 

@@ -131,8 +131,5 @@ class Job:
     def keys(self) -> List[UnitKey]:
         """Every key that a complete job has: timed units once a round, judged units in round 0 alone."""
         return [
-            unit.key(r)
-            for r in range(self.rounds)
-            for unit in self.units
-            if r == 0 or unit.part not in JUDGED_PARTS
+            unit.key(r) for r in range(self.rounds) for unit in self.units if r == 0 or unit.part not in JUDGED_PARTS
         ]

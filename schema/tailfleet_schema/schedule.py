@@ -65,8 +65,8 @@ class Schedule:
             raise ScheduleError("must be at least 0 and below tokens, not {}".format(self.prefix), path="prefix")
         if self.restore_before is not None:
             raise ScheduleError("is not known to method {!r}".format(self.method), path="restore_before")
-        if self.parameters:
-            raise ScheduleError("method {!r} has none".format(self.method), path="parameters")
+        for name in sorted(self.parameters):
+            raise ScheduleError("method {!r} has no parameter {!r}".format(self.method, name), path="parameters")
         self._check_keep()
 
     def _check_keep(self) -> None:
@@ -120,7 +120,7 @@ class Schedule:
             ("prefix", self.prefix, geometry.prefix),
         ):
             if mine != its:
-                raise ScheduleError("{}, but model {!r} has {}".format(mine, model, its), path=name)
+                raise ScheduleError("expects {} tokens, but model {!r} has {}".format(mine, model, its), path=name)
 
 
 def dense(model: str, geometry: Geometry) -> Schedule:

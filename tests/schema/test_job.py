@@ -55,7 +55,10 @@ def test_keys_are_units_times_rounds_and_judged_units_once():
         ({"id": "../x"}, "^id: "),
         ({"units": [Unit(Part.SCHEDULE, 5, 5, "f" * 64)]}, r"^units\[0\].label: .* does not carry"),
         ({"units": [Unit(Part.LOSS, 5, 3, "topk", 1)]}, "no dataset"),
-        ({"schedules": [schedule.Schedule("topk", "other", 5, 1, [5, 3])]}, r"^schedules\[0\].model: was made for model 'other'"),
+        (
+            {"schedules": [schedule.Schedule("topk", "other", 5, 1, [5, 3])]},
+            r"^schedules\[0\].model: was made for model 'other'",
+        ),
     ],
 )
 def test_a_job_that_cannot_be_run_is_refused(changes, words):

@@ -68,7 +68,7 @@ def test_smallest_reachable(method, tokens, prefix, least):
         (("topk", "m", 197, 1, []), "keep: is empty"),
         (("topk", "m", 3, 3, [3]), "prefix"),
         (("topk", "m", 197, 1, [100], 0), "restore_before"),
-        (("topk", "m", 197, 1, [100], None, {"alpha": 1}), "parameters: method 'topk' has none"),
+        (("topk", "m", 197, 1, [100], None, {"alpha": 1}), "^parameters: method 'topk' has no parameter 'alpha'"),
         (("topk", "m" * 129, 197, 1, [100]), "^model: "),
         (("topk", "m", 2**40, 1, [100]), "^tokens: "),
     ],
@@ -85,7 +85,7 @@ def test_check_fits_names_what_differs():
         plan.check_fits("other", DEIT_S)
     with pytest.raises(ScheduleError, match="has 12 blocks, model 'm' has 24"):
         plan.check_fits("m", VIT_L)
-    with pytest.raises(ScheduleError, match="^tokens: 197, but model 'm' has 198"):
+    with pytest.raises(ScheduleError, match="^tokens: expects 197 tokens, but model 'm' has 198"):
         plan.check_fits("m", Geometry(12, 384, 6, 1536, 198, 2, 224, 16, 3, 1000))
 
 

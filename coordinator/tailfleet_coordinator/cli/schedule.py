@@ -1,13 +1,18 @@
-"""``tailfleet schedule``: the schedules that campaigns planned."""
+"""``tailfleet schedule``: the schedules that campaigns planned, and those that people made."""
 
 import json
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tailfleet_coordinator.cli.show import fleet, json_text, runs, table
+from tailfleet_coordinator.cli.show import fleet, json_text, runs, say, table
+from tailfleet_schema import codec
+from tailfleet_schema.errors import InputError
+from tailfleet_schema.schedule import Schedule
 
-app = typer.Typer(help="Planned schedules: list, show.", no_args_is_help=True)
+app = typer.Typer(help="Schedules: list, show, add.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -15,7 +20,7 @@ def list_schedules(
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
     board: Annotated[str | None, typer.Option(help="Only this board.")] = None,
 ) -> None:
-    """One line a schedule and board."""
+    """One line a schedule and board; one that was only added has no board."""
     frame = fleet().schedules(board=board, model=model)
     frame["digest"] = frame["digest"].str[:12]
     frame["keep"] = [runs(json.loads(keep)) for keep in frame["keep"]]
@@ -26,3 +31,20 @@ def list_schedules(
 def show(digest: Annotated[str, typer.Argument(help="A schedule's digest, or its first characters.")]) -> None:
     """A schedule as the JSON that is shipped to boards."""
     json_text(fleet().schedule(digest))
+
+
+@app.command()
+def add(
+    file: Annotated[str, typer.Argument(help="A schedule as JSON, as `show` prints it; - for standard input.")],
+) -> None:
+    """Keep a schedule of your own for a model that the coordinator knows; prints its digest."""
+    say(fleet().add_schedule(codec.loads(Schedule, _content(file), "schedule")))
+
+
+def _content(file: str) -> bytes:
+    if file == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {file!r}: {getattr(error, 'strerror', None) or error}") from error

@@ -136,7 +136,7 @@ class StoredPlan:
 
 @dataclass(frozen=True)
 class PlannedSchedule:
-    """A schedule and for what it was planned."""
+    """A schedule and for what it was planned; campaign, board and planner are empty where it was only added."""
 
     schedule: Schedule
     digest: str

@@ -3,12 +3,13 @@ the machine by the coordinator's own tasks."""
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tailfleet_coordinator.db.engine import Database, Now
 from tailfleet_coordinator.db.machines import machine_is_free, release_machine, take_machine
 from tailfleet_coordinator.db.rows import PlannedSchedule, StoredPlan
+from tailfleet_coordinator.db.store_workloads import load_model
 from tailfleet_coordinator.db.tables import BoardTable, PlanTable, ProfileTable, ScheduleTable
 from tailfleet_coordinator.refusals import UnknownName
 from tailfleet_schema import codec
@@ -82,17 +83,7 @@ class PlanQueries(Database):
         dialect: Any = sqlite if self.is_sqlite else postgresql
         with self.writing() as connection:
             if schedule is not None:
-                connection.execute(
-                    dialect.insert(ScheduleTable)
-                    .values(
-                        digest=schedule.digest,
-                        model=schedule.model,
-                        method=schedule.method,
-                        schedule_json=codec.dumps(schedule),
-                        created_at=Now(),
-                    )
-                    .on_conflict_do_nothing()
-                )
+                self._put_schedule(connection, schedule)
             connection.execute(
                 dialect.insert(PlanTable)
                 .values(
@@ -108,6 +99,29 @@ class PlanQueries(Database):
                 .on_conflict_do_nothing()
             )
 
+    def add_schedule(self, schedule: Schedule) -> None:
+        """Store a schedule that a person made, under its digest. Storing it twice does nothing.
+
+        Raises ``UnknownName`` for its model, ``ScheduleError`` where it does not fit that.
+        """
+        with self.writing() as connection:
+            schedule.check_fits(schedule.model, load_model(connection, schedule.model).geometry)
+            self._put_schedule(connection, schedule)
+
+    def _put_schedule(self, connection: Connection, schedule: Schedule) -> None:
+        dialect: Any = sqlite if self.is_sqlite else postgresql
+        connection.execute(
+            dialect.insert(ScheduleTable)
+            .values(
+                digest=schedule.digest,
+                model=schedule.model,
+                method=schedule.method,
+                schedule_json=codec.dumps(schedule),
+                created_at=Now(),
+            )
+            .on_conflict_do_nothing()
+        )
+
     def list_plans(self, campaign_id: str) -> list[StoredPlan]:
         """All plans of the campaign."""
         query = select(PlanTable).where(PlanTable.campaign_id == campaign_id).order_by(PlanTable.id)
@@ -120,12 +134,21 @@ class PlanQueries(Database):
     def list_schedules(
         self, board: str | None = None, model: str | None = None, campaign: str | None = None
     ) -> list[PlannedSchedule]:
-        """Planned schedules with the board, planner and campaign of each, the newest last."""
+        """Schedules, the newest last: a planned one with the board, planner and campaign of each plan, one that was only
+        added once, with none."""
+        since = func.coalesce(PlanTable.created_at, ScheduleTable.created_at)
         query = (
-            select(ScheduleTable, PlanTable.campaign_id, PlanTable.planner, BoardTable.name.label("board"))
-            .join(PlanTable, PlanTable.schedule_digest == ScheduleTable.digest)
-            .join(BoardTable, BoardTable.id == PlanTable.board_id)
-            .order_by(PlanTable.id)
+            select(
+                ScheduleTable.digest,
+                ScheduleTable.schedule_json,
+                PlanTable.campaign_id,
+                PlanTable.planner,
+                BoardTable.name.label("board"),
+                since.label("since"),
+            )
+            .outerjoin(PlanTable, PlanTable.schedule_digest == ScheduleTable.digest)
+            .outerjoin(BoardTable, BoardTable.id == PlanTable.board_id)
+            .order_by(since, PlanTable.id)
         )
         if board is not None:
             query = query.where(BoardTable.name == board)
@@ -138,10 +161,10 @@ class PlanQueries(Database):
                 PlannedSchedule(
                     codec.loads(Schedule, row.schedule_json),
                     row.digest,
-                    row.campaign_id,
-                    row.board,
-                    row.planner,
-                    row.created_at,
+                    row.campaign_id or "",
+                    row.board or "",
+                    row.planner or "",
+                    row.since,
                 )
                 for row in connection.execute(query)
             ]

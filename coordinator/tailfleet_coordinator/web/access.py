@@ -8,16 +8,18 @@ may go on.
 import hashlib
 import secrets
 from collections.abc import Callable
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.security import HTTPBearer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tailfleet_coordinator.db.rows import Caller
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.db.store_access import NEW_LINE
 from tailfleet_coordinator.refusals import RoleRefused, TokenRefused
-from tailfleet_coordinator.web.wire import refusal
+from tailfleet_coordinator.web.wire import check_address, refusal
 from tailfleet_schema.errors import TailfleetError
 
 WHERE_TOKENS_ARE = "the operator's token stands in coordinator.json in the coordinator's state folder"
@@ -42,6 +44,10 @@ def token_of(request: Request) -> str:
     if scheme.lower() != "bearer" or not token.strip():
         raise TokenRefused("this request needs a token (Authorization: Bearer …)", WHERE_TOKENS_ARE)
     return token.strip()
+
+
+_DOCUMENTED = Depends(HTTPBearer(scheme_name="token", description="A token of this fleet.", auto_error=False))
+"""Puts the need for a token into the document; the ``Gate`` reads and judges it."""
 
 
 class Gate:
@@ -77,7 +83,10 @@ class Gate:
 
 
 class Door:
-    """Lets callers on by role; each attribute is a dependency for FastAPI, behind the ``Gate``."""
+    """Lets callers on by role; each attribute is a dependency for FastAPI, behind the ``Gate``.
+
+    Who asks is judged first, then what the address says; what the body says is left to who reads it.
+    """
 
     def __init__(self) -> None:
         self.enrolment = self._for("enrolment")
@@ -93,11 +102,12 @@ class Door:
         self.installer = self._for("operator", "viewer", "board", "enrolment")
         """Everyone who is in, or is about to be."""
 
-    def _for(self, *roles: str) -> Callable[[Request], object]:
-        async def judge(request: Request) -> Caller:
+    def _for(self, *roles: str) -> Callable[..., object]:
+        async def judge(request: Request, documented: Annotated[object, _DOCUMENTED]) -> Caller:
             caller: Caller = request.state.caller
             if caller.role not in roles:
                 raise RoleRefused(f"a token of role {caller.role} may not do this; {' or '.join(roles)} may")
+            await check_address(request)
             return caller
 
         return judge

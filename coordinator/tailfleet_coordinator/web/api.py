@@ -9,7 +9,9 @@ from fastapi import FastAPI
 from tailfleet_coordinator.web.access import Door, Gate
 from tailfleet_coordinator.web.boards import board_routes
 from tailfleet_coordinator.web.context import Context
+from tailfleet_coordinator.web.openapi import Application
 from tailfleet_coordinator.web.people import people_routes
+from tailfleet_coordinator.web.schedules import schedule_routes
 from tailfleet_coordinator.web.tokens import token_routes
 from tailfleet_coordinator.web.waiting import LOOK_SECONDS, Waiting
 from tailfleet_coordinator.web.wire import refuse_in_one_shape
@@ -26,9 +28,9 @@ def create_app(context: Context, look_seconds: float = LOOK_SECONDS) -> FastAPI:
         yield
         watch.cancel()
 
-    app = FastAPI(
+    app = Application(
         title="tailfleet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
-        openapi_url=None,
+        openapi_url=None, redirect_slashes=False,
     )  # fmt: skip
     app.state.waiting = waiting
     app.add_middleware(Gate, store=context.store)
@@ -37,4 +39,5 @@ def create_app(context: Context, look_seconds: float = LOOK_SECONDS) -> FastAPI:
     app.include_router(board_routes(context, door, waiting))
     app.include_router(people_routes(context, door))
     app.include_router(token_routes(context, door))
+    app.include_router(schedule_routes(context, door))
     return app

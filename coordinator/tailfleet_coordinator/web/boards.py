@@ -12,6 +12,7 @@ from tailfleet_coordinator.db.rows import Caller
 from tailfleet_coordinator.refusals import ProtocolRefused
 from tailfleet_coordinator.web.access import Door, hashed, new_token, token_of
 from tailfleet_coordinator.web.context import Context
+from tailfleet_coordinator.web.openapi import speaks
 from tailfleet_coordinator.web.waiting import Waiting
 from tailfleet_coordinator.web.wire import read, reply
 from tailfleet_schema.curve import UnitKey
@@ -45,6 +46,7 @@ def board_routes(context: Context, door: Door, waiting: Waiting) -> APIRouter:
         return frozenset(store.get_job(job_id).keys())
 
     @router.post("/enroll", dependencies=[Depends(door.enrolment)])
+    @speaks(EnrolReply, body=EnrolRequest)
     async def enroll(request: Request) -> Response:
         message = await read(request, EnrolRequest, limit)
         refuse_other_protocol(message.protocol)
@@ -53,6 +55,7 @@ def board_routes(context: Context, door: Door, waiting: Waiting) -> APIRouter:
         return reply(EnrolReply(name, token))
 
     @router.post("/lease")
+    @speaks(LeaseReply, body=LeaseRequest)
     async def lease(request: Request, caller: Annotated[Caller, board]) -> Response:
         message = await read(request, LeaseRequest, limit)
         refuse_other_protocol(message.protocol)
@@ -78,6 +81,7 @@ def board_routes(context: Context, door: Door, waiting: Waiting) -> APIRouter:
         return reply(LeaseReply())
 
     @router.post("/jobs/{job_id}/results")
+    @speaks(ResultsReply, body=ResultsUpload)
     async def results(request: Request, job_id: str, caller: Annotated[Caller, board]) -> Response:
         message = await read(request, ResultsUpload, limit)
 
@@ -94,6 +98,7 @@ def board_routes(context: Context, door: Door, waiting: Waiting) -> APIRouter:
         return reply(await run_in_threadpool(store_them))
 
     @router.post("/jobs/{job_id}/heartbeat")
+    @speaks(HeartbeatReply, body=HeartbeatRequest)
     async def heartbeat(request: Request, job_id: str, caller: Annotated[Caller, board]) -> Response:
         message = await read(request, HeartbeatRequest, limit)
         assert caller.board_id is not None
@@ -103,6 +108,7 @@ def board_routes(context: Context, door: Door, waiting: Waiting) -> APIRouter:
         return reply(HeartbeatReply(cancel))
 
     @router.post("/jobs/{job_id}/finish")
+    @speaks(FinishReply, body=FinishRequest)
     async def finish(request: Request, job_id: str, caller: Annotated[Caller, board]) -> Response:
         message = await read(request, FinishRequest, limit)
 

@@ -1,4 +1,4 @@
-"""What people and their programs ask: boards, models, curves, campaigns, schedules, artifacts.
+"""What people and their programs ask: boards, models, curves, campaigns, artifacts.
 
 Answers are the schema's campaign types and those of ``replies``. Viewers may look, operators may change things.
 """
@@ -10,10 +10,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse
 
 from tailfleet_coordinator import campaigns
-from tailfleet_coordinator.curves import columns
 from tailfleet_coordinator.db.rows import Board, Caller
 from tailfleet_coordinator.replies import (
-    SCHEDULE_COLUMNS,
     Boards,
     Campaigns,
     Columns,
@@ -26,9 +24,10 @@ from tailfleet_coordinator.replies import (
 from tailfleet_coordinator.web.access import Door, hashed, new_token
 from tailfleet_coordinator.web.context import Context
 from tailfleet_coordinator.web.enrolment import check_name, check_path, enrolment_line
+from tailfleet_coordinator.web.openapi import speaks
 from tailfleet_coordinator.web.wire import read, reply
 from tailfleet_schema import __version__, codec
-from tailfleet_schema.campaign import BoardStatus, CampaignRequest, CampaignState
+from tailfleet_schema.campaign import BoardStatus, CampaignReport, CampaignRequest, CampaignState, CampaignStatus
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.version import PROTOCOL
 
@@ -44,32 +43,39 @@ def people_routes(context: Context, door: Door) -> APIRouter:
     operator = [Depends(door.operator)]
 
     @router.get("/openapi.json", dependencies=reader, include_in_schema=False)
+    @speaks(dict)
     def openapi(request: Request) -> Response:
         return JSONResponse(request.app.openapi())
 
     @router.get("/health", dependencies=[Depends(door.anyone)])
+    @speaks(Health)
     def health() -> Response:
         return reply(Health("ok", __version__, PROTOCOL))
 
     @router.get("/agent.pyz", dependencies=[Depends(door.installer)])
+    @speaks(bytes)
     def agent() -> Response:
         headers = {"X-Sha256": context.agent.sha256, "ETag": f'"{context.agent.sha256}"'}
         return Response(context.agent.content, headers=headers, media_type="application/octet-stream")
 
     @router.get("/artifacts/{sha256}", dependencies=[Depends(door.anyone)])
+    @speaks(bytes)
     def artifact(sha256: str) -> Response:
         return FileResponse(context.artifacts.path(sha256), media_type="application/octet-stream")
 
     @router.get("/boards", dependencies=reader)
+    @speaks(Boards)
     def boards() -> Response:
         return reply(Boards([_board_status(board) for board in store.list_boards(settings.online_seconds)]))
 
     @router.post("/boards/{name}/revoke", dependencies=operator)
+    @speaks(BoardStatus)
     def revoke_board(name: str) -> Response:
         board_id = store.revoke_board(name)
         return reply(_board_status(store.get_board(board_id, settings.online_seconds)))
 
     @router.post("/enrolments", dependencies=operator)
+    @speaks(Enrolment, body=EnrolmentRequest)
     async def enrolments(request: Request) -> Response:
         message = await read(request, EnrolmentRequest, settings.body_bytes)
         check_name("board", message.board)
@@ -85,63 +91,51 @@ def people_routes(context: Context, door: Door) -> APIRouter:
         return reply(Enrolment(message.board, token, line, expires_at.isoformat(), context.warning))
 
     @router.get("/models", dependencies=reader)
+    @speaks(Models)
     def models() -> Response:
         return reply(Models(store.list_models()))
 
     @router.get("/datasets", dependencies=reader)
+    @speaks(Datasets)
     def datasets() -> Response:
         return reply(Datasets(store.list_datasets()))
 
     @router.get("/curves", dependencies=reader)
+    @speaks(Columns)
     def curves(model: str | None = None, board: str | None = None) -> Response:
         return reply(Columns(context.curves.list_columns(model, board)))
 
     @router.get("/curves/points", dependencies=reader)
+    @speaks(Columns)
     def points(model: str | None = None, board: str | None = None) -> Response:
         return reply(Columns(context.curves.point_columns(model, board)))
 
-    @router.get("/schedules", dependencies=reader)
-    def schedules(board: str | None = None, model: str | None = None, campaign: str | None = None) -> Response:
-        rows = [
-            (
-                found.digest,
-                found.board,
-                found.schedule.model,
-                found.schedule.method,
-                found.planner,
-                codec.dumps(found.schedule.keep),
-                found.campaign_id,
-                found.created_at.isoformat(),
-            )
-            for found in store.list_schedules(board, model, campaign)
-        ]
-        return reply(Columns(columns(SCHEDULE_COLUMNS, rows)))
-
-    @router.get("/schedules/{digest}", dependencies=reader)
-    def schedule(digest: str) -> Response:
-        return reply(store.get_schedule(digest))
-
     @router.post("/campaigns")
+    @speaks(CampaignStatus, body=CampaignRequest)
     async def open_campaign(request: Request, caller: Annotated[Caller, Depends(door.operator)]) -> Response:
         message = await read(request, CampaignRequest, settings.body_bytes)
         campaign_id = await run_in_threadpool(campaigns.open_campaign, store, message)
         return await run_in_threadpool(_status, campaign_id)
 
     @router.get("/campaigns", dependencies=reader)
+    @speaks(Campaigns)
     def list_campaigns() -> Response:
         return reply(Campaigns([campaigns.status_of(store, campaign) for campaign in store.list_campaigns()]))
 
     @router.get("/campaigns/{campaign_id}", dependencies=reader)
+    @speaks(CampaignStatus)
     def campaign(campaign_id: str) -> Response:
         return _status(campaign_id)
 
     @router.post("/campaigns/{campaign_id}/cancel", dependencies=operator)
+    @speaks(CampaignStatus)
     def cancel(campaign_id: str) -> Response:
         store.get_campaign(campaign_id)
         store.end_campaign(campaign_id, CampaignState.CANCELLED)
         return _status(campaign_id)
 
     @router.get("/campaigns/{campaign_id}/report", dependencies=reader)
+    @speaks(CampaignReport)
     def report(campaign_id: str) -> Response:
         return reply(campaigns.report_of(store, store.get_campaign(campaign_id)))
 

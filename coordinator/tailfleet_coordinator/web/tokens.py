@@ -12,6 +12,7 @@ from tailfleet_coordinator.replies import NewToken, TokenRequest, Tokens, TokenS
 from tailfleet_coordinator.web.access import Door, hashed, new_token
 from tailfleet_coordinator.web.context import Context
 from tailfleet_coordinator.web.enrolment import check_name
+from tailfleet_coordinator.web.openapi import speaks
 from tailfleet_coordinator.web.wire import read, reply
 from tailfleet_schema.errors import InputError
 
@@ -26,10 +27,12 @@ def token_routes(context: Context, door: Door) -> APIRouter:
     operator = [Depends(door.operator)]
 
     @router.get("/tokens", dependencies=operator)
+    @speaks(Tokens)
     def tokens() -> Response:
         return reply(_tokens())
 
     @router.post("/tokens", dependencies=operator)
+    @speaks(NewToken, body=TokenRequest)
     async def create(request: Request) -> Response:
         message = await read(request, TokenRequest, settings.body_bytes)
         check_name("token", message.name)
@@ -40,6 +43,7 @@ def token_routes(context: Context, door: Door) -> APIRouter:
         return reply(NewToken(message.name, message.role, token, created_at.isoformat()))
 
     @router.post("/tokens/{name}/revoke", dependencies=operator)
+    @speaks(Tokens)
     def revoke(name: str) -> Response:
         if name == LOCAL_TOKEN:
             raise InputError(

@@ -44,7 +44,7 @@ BODIES = [
     (b'{"models": ["tiny"], "boards": ["nano"], "batch": "3"}', "batch: must be a whole number"),
     (b'{"models": ["tiny"], "boards": ["nano"], "batch": true}', "batch: must be a whole number"),
     (b'{"models": ["tiny"], "boards": ["nano"], "batch": 123456789012345678901234567890}', "64 bits"),
-    (b'{"models": ["tiny"], "boards": ["nano"], "batch": 0}', "batch must be at least 1"),
+    (b'{"models": ["tiny"], "boards": ["nano"], "batch": 0}', "batch: must be at least 1"),
     (b'{"models": ["tiny"], "boards": ["nano"], "sweep": {"counts": "18"}}', "18 tokens"),
     (b'{"models": ["tiny"], "boards": ["nano"], "dtype": "fp64"}', "fp64"),
     (b'{"models": ["tiny"], "boards": ["nano"], "objective": {"latency_share": 0.8, "on": "p75"}}', "objective.on"),

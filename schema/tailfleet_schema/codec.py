@@ -305,7 +305,7 @@ def _name(data: Any) -> str:
 
 
 def shown(data: Any) -> str:
-    """``data`` as JSON for a sentence: plain ASCII, at most 60 characters; of a list or an object only that it is one."""
+    """``data`` as JSON for a sentence, in ASCII and at most 60 characters; of a list or object only that it is one."""
     if isinstance(data, (list, dict)):
         return _name(data)
     text = json.dumps(data[:61] if isinstance(data, str) else data, default=str)

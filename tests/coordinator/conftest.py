@@ -158,9 +158,9 @@ BODY_BYTES = 256 * 1024
 class Live:
     """The application behind a real socket, served by a thread; over https where it is given a certificate."""
 
-    def __init__(self, lab, tmp_path, certificate=None):
+    def __init__(self, lab, tmp_path, certificate=None, **settings):
         self.lab = lab
-        self.settings = Settings(state_dir=tmp_path, poll_seconds=20.0, body_bytes=BODY_BYTES)
+        self.settings = Settings(**{"state_dir": tmp_path, "poll_seconds": 20.0, "body_bytes": BODY_BYTES, **settings})
         self.artifacts = Artifacts(tmp_path / "artifacts")
         self.bundle = Bundle(b"an agent", "ab" * 32)
         self.operator, self.viewer = OPERATOR, VIEWER

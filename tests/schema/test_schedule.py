@@ -85,7 +85,7 @@ def test_check_fits_names_what_differs():
         plan.check_fits("other", DEIT_S)
     with pytest.raises(ScheduleError, match="has 12 blocks, model 'm' has 24"):
         plan.check_fits("m", VIT_L)
-    with pytest.raises(ScheduleError, match="^tokens: expects 197 tokens, but model 'm' has 198"):
+    with pytest.raises(ScheduleError, match=r"^tokens: expects 197 tokens, but model 'm' has 198"):
         plan.check_fits("m", Geometry(12, 384, 6, 1536, 198, 2, 224, 16, 3, 1000))
 
 

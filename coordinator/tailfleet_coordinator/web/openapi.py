@@ -66,11 +66,12 @@ class Application(FastAPI):
             document = super().openapi()
             kinds: set[Any] = {ErrorReply}
             for route in iter_route_contexts(self.routes):
-                if getattr(route, "include_in_schema", False) and route.path in document["paths"]:
-                    spoken = spoken_by(route.endpoint)
-                    kinds |= {spoken.body, spoken.reply} - {None, bytes}
-                    for method in route.methods:
-                        document["paths"][route.path][method.lower()].update(_operation(spoken))
+                if route.path not in document["paths"] or route.endpoint is None:
+                    continue
+                spoken = spoken_by(route.endpoint)
+                kinds |= {spoken.body, spoken.reply} - {None, bytes}
+                for method in route.methods or ():
+                    document["paths"][route.path][method.lower()].update(_operation(spoken))
             document.setdefault("components", {})["schemas"] = components(kinds)
             self.openapi_schema = document
         return self.openapi_schema

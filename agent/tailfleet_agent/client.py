@@ -5,7 +5,6 @@ Standard library only. Left to others: when to ask, what to do when the coordina
 
 import contextlib
 import http.client
-import json
 import re
 import socket
 import ssl
@@ -228,6 +227,6 @@ def _range(reply: Any, start: int) -> Tuple[int, Optional[int]]:
 
 def _refusal(status: int, content: bytes) -> ErrorReply:
     try:
-        return codec.decode(ErrorReply, json.loads(content.decode("utf-8")))
-    except (ValueError, DecodeError):
+        return codec.loads(ErrorReply, content)
+    except DecodeError:
         return ErrorReply("the coordinator refused with status {}".format(status), Blame.BUG)

@@ -3,6 +3,7 @@
 The store's own tests run it on PostgreSQL as well: see ``db/conftest.py``.
 """
 
+import contextlib
 import shutil
 import socket
 import threading
@@ -193,7 +194,18 @@ class Live:
 
 
 @pytest.fixture
-def live(lab, tmp_path):
-    live = Live(lab, tmp_path)
-    yield live
-    live.close()
+def serve(lab, tmp_path):
+    """Serves the lab, with other settings than the usual ones where named."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**settings):
+            live = Live(lab, tmp_path, **settings)
+            stack.callback(live.close)
+            return live
+
+        yield start
+
+
+@pytest.fixture
+def live(serve):
+    return serve()

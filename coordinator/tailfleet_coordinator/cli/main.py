@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tailfleet_coordinator.cli import board, campaign, curve, db, demo, model, schedule, sweep, token, up
+from tailfleet_coordinator.cli.show import connections
 from tailfleet_schema import __version__
 from tailfleet_schema.errors import Blame, TailfleetError
 
@@ -48,7 +49,8 @@ def options(
 def main() -> None:
     """Run the command line and exit."""
     try:
-        app()
+        with connections:
+            app()
     except TailfleetError as error:
         if os.environ.get("TAILFLEET_DEBUG"):
             raise

@@ -14,6 +14,9 @@ from tailfleet_schema.schedule import Schedule
 
 app = typer.Typer(help="Schedules: list, show, add.", no_args_is_help=True)
 
+LARGEST_BYTES = 1 << 20
+"""A schedule has one number for each block of a model."""
+
 
 @app.command("list")
 def list_schedules(
@@ -42,9 +45,11 @@ def add(
 
 
 def _content(file: str) -> bytes:
-    if file == "-":
-        return sys.stdin.buffer.read()
     try:
-        return Path(file).read_bytes()
+        with sys.stdin.buffer if file == "-" else Path(file).open("rb") as source:
+            content = source.read(LARGEST_BYTES + 1)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {file!r}: {getattr(error, 'strerror', None) or error}") from error
+    if len(content) > LARGEST_BYTES:
+        raise InputError(f"{file!r} is larger than {LARGEST_BYTES} bytes: no schedule is")
+    return content

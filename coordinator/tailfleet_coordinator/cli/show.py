@@ -1,5 +1,6 @@
 """How the command line prints: tables, times, and the one place that makes a ``Fleet``."""
 
+import contextlib
 import itertools
 import math
 import os
@@ -20,9 +21,13 @@ PIPED_COLUMNS = 180
 console = Console(width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") else PIPED_COLUMNS)
 
 
+connections = contextlib.ExitStack()
+"""What a command has opened; who runs the command closes it."""
+
+
 def fleet() -> Fleet:
     """The coordinator that the environment or this machine's state folder names."""
-    return Fleet()
+    return connections.enter_context(Fleet())
 
 
 def table(title: str, frame: pandas.DataFrame, empty: str) -> None:

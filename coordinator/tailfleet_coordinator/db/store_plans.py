@@ -134,8 +134,8 @@ class PlanQueries(Database):
     def list_schedules(
         self, board: str | None = None, model: str | None = None, campaign: str | None = None
     ) -> list[PlannedSchedule]:
-        """Schedules, the newest last: a planned one once a plan, with its board, planner and campaign; one that was only
-        added once, without."""
+        """Schedules, the newest last: a planned one once for each plan, with its board, planner and campaign; one that
+        was only added, once and without."""
         since = func.coalesce(PlanTable.created_at, ScheduleTable.created_at)
         query = (
             select(

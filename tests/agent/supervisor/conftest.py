@@ -27,7 +27,8 @@ from tailfleet_schema.messages import (
 
 
 class CoordinatorDouble:
-    """``requests`` is what arrived: (path, decoded body). ``answers[path]`` overrides: a status, or a callable."""
+    """``requests`` is what arrived: (path, decoded body). ``answers[path]`` overrides: a status, or a callable; with
+    ``refusal`` as the body where that is set."""
 
     def __init__(self):
         self.leases = []
@@ -37,6 +38,7 @@ class CoordinatorDouble:
         self.finishes = []
         self.cancel = False
         self.answers = {}
+        self.refusal = None
         double = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -54,7 +56,7 @@ class CoordinatorDouble:
                     status = status()
                 if status is not None:
                     words = {"error": "no: status {}".format(status), "blame": "lab", "mend": "try otherwise"}
-                    self._send(status, json.dumps(words).encode())
+                    self._send(status, double.refusal or json.dumps(words).encode())
                     return
                 reply = double.answer(self.path, body, self.headers.get("Authorization"))
                 self._send(200, codec.dumps(reply).encode())

@@ -13,7 +13,6 @@ from schemathesis import GenerationMode, checks
 from schemathesis.specs.openapi import checks as openapi_checks
 
 from tailfleet_schema import schedule
-from tests.coordinator.conftest import Live
 
 EXAMPLES = {"operator": 15, "board": 15, "viewer": 3, "stranger": 2}
 """Of each operation, way and role: most of what the latter two send is refused at the door."""
@@ -27,9 +26,9 @@ CHECKS = [
 
 
 @pytest.fixture
-def farm(lab, tmp_path):
+def farm(lab, serve):
     """A coordinator that makes nobody wait, with a board at work on a campaign."""
-    live = Live(lab, tmp_path, poll_seconds=0.0)
+    live = serve(poll_seconds=0.0)
     board_id = live.board("nano")
     lab.campaign("c1", "nano")
     live.job = lab.sweep("c1", board_id)
@@ -37,8 +36,7 @@ def farm(lab, tmp_path):
     live.digest = schedule.dense("tiny", lab.model.geometry).digest
     lab.store.add_schedule(schedule.dense("tiny", lab.model.geometry))
     live.sha256 = live.artifacts.put(b"weights")
-    yield live
-    live.close()
+    return live
 
 
 def strategies(operation, names):

@@ -19,7 +19,7 @@ import json
 import math
 import re
 from enum import Enum
-from typing import Any, Dict, List, Tuple, Type, TypeVar, Union, cast, get_type_hints
+from typing import Any, Callable, Dict, List, Tuple, Type, TypeVar, Union, cast, get_type_hints
 
 from tailfleet_schema.errors import DecodeError, InputError
 
@@ -128,7 +128,7 @@ def _decode(kind: Any, data: Any) -> Any:
     if outer is dict:
         if not isinstance(data, dict):
             raise DecodeError("", "must be an object, not {}".format(_name(data)))
-        return {_key(key): _field(arguments[1], item, key) for key, item in data.items()}
+        return _members(data, lambda item: _decode(arguments[1], item))
     raise TypeError("the codec does not understand the annotation {!r}".format(kind))
 
 
@@ -166,6 +166,18 @@ def _list(kind: Any, data: List[Any]) -> List[Any]:
     except DecodeError as error:
         raise error.inside("[{}]".format(len(items)))
     return items
+
+
+def _members(data: Dict[str, Any], decode_one: Callable[[Any], Any]) -> Dict[str, Any]:
+    found = {}
+    for key, item in data.items():
+        try:
+            if _UNSTORABLE.search(key):
+                raise DecodeError("", "its name cannot be stored")
+            found[key] = decode_one(item)
+        except DecodeError as error:
+            raise error.inside(_shown_key(key))
+    return found
 
 
 def _union(arguments: Tuple[Any, ...], data: Any) -> Any:
@@ -232,13 +244,7 @@ def _anything(data: Any, depth: int) -> Any:
             raise error.inside("[{}]".format(len(items)))
         return items
     if isinstance(data, dict):
-        found = {}
-        for key, item in data.items():
-            try:
-                found[_key(key)] = _anything(item, depth + 1)
-            except DecodeError as error:
-                raise error.inside(_shown_key(key))
-        return found
+        return _members(data, lambda item: _anything(item, depth + 1))
     return _scalar(data)
 
 
@@ -274,13 +280,6 @@ def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
                 raise DecodeError("", "not valid JSON ({} stands twice in one object)".format(shown(name)))
             seen.add(name)
     return found
-
-
-def _key(key: str) -> str:
-    try:
-        return _text(key)
-    except DecodeError as error:
-        raise DecodeError(_shown_key(key), "its name " + error.problem)
 
 
 def _shown_key(key: str) -> str:

@@ -16,6 +16,7 @@ from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignReport, CampaignRequest, CampaignStatus, ReportRow, StepStatus
 from tailfleet_schema.curve import Unit, UnitResult
+from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import JobKind
 from tailfleet_schema.workload import ModelSpec, Workload
 
@@ -32,7 +33,10 @@ def open_campaign(store: Store, request: CampaignRequest) -> str:
     for model in models:
         for kind in kinds:
             workload_of(request, model, kind)
-            units = design.sweep_units(model.geometry, request.methods, request.sweep.counts, kind)
+            try:
+                units = design.sweep_units(model.geometry, request.methods, request.sweep.counts, kind)
+            except InputError as error:
+                raise error.inside("sweep.counts") from error
             if request.objective is not None:
                 design.check_effort(request.objective, request.sweep, units)
     campaign_id = f"c{secrets.token_hex(4)}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tailfleet_schema.campaign import BoardStatus, CampaignStatus
+from tailfleet_schema.limits import check_name
 from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.workload import DatasetSpec, ModelSpec
 
@@ -20,6 +21,10 @@ class EnrolmentRequest:
     minutes: int = 60
     ca: str | None = None
     """File on the board with the certificates to trust for https; None: the board's system's."""
+
+    def __post_init__(self) -> None:
+        if self.virtual_profile is not None:
+            check_name("virtual_profile", self.virtual_profile)
 
 
 @dataclass(frozen=True)

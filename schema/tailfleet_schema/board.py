@@ -8,7 +8,7 @@ from typing import List, Optional
 
 from tailfleet_schema import codec
 from tailfleet_schema.errors import InputError
-from tailfleet_schema.limits import NAME_LENGTH, check_count, check_name
+from tailfleet_schema.limits import check_count, check_name
 
 
 class BoardKind(Enum):
@@ -37,7 +37,7 @@ class Hardware:
     gpu_memory_bytes: Optional[int] = None
 
     def __post_init__(self) -> None:
-        check_name("machine_id", self.machine_id, NAME_LENGTH)
+        check_name("machine_id", self.machine_id)
         check_count("cpu_cores", self.cpu_cores, 0)
 
 
@@ -87,6 +87,8 @@ class BoardFacts:
     def __post_init__(self) -> None:
         if (self.kind is BoardKind.VIRTUAL) != (self.virtual_profile is not None):
             raise InputError("is given exactly for a virtual board", path="virtual_profile")
+        if self.virtual_profile is not None:
+            check_name("virtual_profile", self.virtual_profile)
 
 
 def fingerprint(facts: BoardFacts, power_mode: Optional[str] = None) -> str:

@@ -90,7 +90,7 @@ def board_routes(context: Context, door: Door, waiting: Waiting) -> APIRouter:
             ordered = keys(job_id)
             for number, result in enumerate(message.results):
                 if result.key not in ordered:
-                    raise InputError(f"results[{number}]: the job has no such unit and round")
+                    raise InputError("the job has no such unit and round", path=f"results[{number}]")
             return ResultsReply(
                 *store.add_results(caller.board_id, job_id, message.attempt, message.results, settings.lease_seconds)
             )

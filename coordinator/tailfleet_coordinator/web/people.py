@@ -80,7 +80,7 @@ def people_routes(context: Context, door: Door) -> APIRouter:
         message = await read(request, EnrolmentRequest, settings.body_bytes)
         check_name("board", message.board)
         if not 1 <= message.minutes <= MOST_MINUTES:
-            raise InputError(f"minutes must lie between 1 and {MOST_MINUTES}")
+            raise InputError(f"must lie between 1 and {MOST_MINUTES}", path="minutes")
         if message.ca is not None:
             check_path(message.ca)
         token = new_token("enrol")

@@ -120,8 +120,10 @@ ENROLMENTS = [
     ({"board": "a" * 64}, "cannot be called"),
     ({"board": "a; rm"}, "cannot be called"),
     ({"board": "nano", "minutes": 0}, "minutes"),
-    ({"board": "nano", "minutes": 10**9}, "minutes"),
     ({"board": "nano", "ca": "a\nb"}, "path"),
+    ({"board": "nano", "minutes": 10**9}, "minutes: must lie between"),
+    ({"board": "nano", "virtual_profile": "p" * 129}, "virtual_profile: has 129 characters"),
+    ({"board": "nano", "virtual_profile": ""}, "virtual_profile: is empty"),
 ]
 
 

@@ -56,7 +56,7 @@ def check_names(path: str, values: List[str], length: int = NAME_LENGTH) -> None
 def check_known(path: str, value: str, known: Iterable[str]) -> None:
     """Refuse what is not among ``known``."""
     if value not in known:
-        raise InputError("unknown: {!r}; known: {}".format(value, ", ".join(known)), path=path)
+        raise InputError("unknown: {!r}; known: {}".format(value[:60], ", ".join(known)), path=path)
 
 
 def check_digest(path: str, value: str) -> None:

@@ -56,7 +56,7 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.method not in PLACEMENT:
             known = ", ".join(sorted(PLACEMENT))
-            raise ScheduleError("unknown method {!r}; known: {}".format(self.method, known), path="method")
+            raise ScheduleError("unknown method {!r}; known: {}".format(self.method[:60], known), path="method")
         if not 0 < len(self.model) <= NAME_LENGTH:
             raise ScheduleError("must have between 1 and {} characters".format(NAME_LENGTH), path="model")
         if not 0 < self.tokens <= COUNT_MAX:
@@ -66,7 +66,7 @@ class Schedule:
         if self.restore_before is not None:
             raise ScheduleError("is not known to method {!r}".format(self.method), path="restore_before")
         for name in sorted(self.parameters):
-            raise ScheduleError("method {!r} has no parameter {!r}".format(self.method, name), path="parameters")
+            raise ScheduleError("method {!r} has no parameter {!r}".format(self.method, name[:60]), path="parameters")
         self._check_keep()
 
     def _check_keep(self) -> None:

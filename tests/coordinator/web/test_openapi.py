@@ -152,4 +152,6 @@ def test_a_dataclass_that_is_not_named_again_has_its_own_fields():
     assert set(schemas) == {"AddSchedule", "Schedule"}
     assert set(schemas["Schedule"]["properties"]) == {field.name for field in dataclasses.fields(DENSE)}
     assert schemas["Schedule"]["properties"]["restore_before"]["default"] is None
+    tokens = schemas["Schedule"]["properties"]["tokens"]
+    assert (tokens["minimum"], tokens["maximum"]) == (-(2**63), 2**63 - 1)
     assert schemas["Schedule"]["required"] == ["method", "model", "tokens", "prefix", "keep"]

@@ -121,6 +121,12 @@ def test_a_board_name_that_is_taken(door):
     assert "'nano' is enrolled already" in door.fails("board", "enroll", "nano")
 
 
+def test_a_board_name_that_is_none(door):
+    for name in ("", "a b", "../x", "x" * 10_000):
+        assert "cannot be called" in door.refused("enrolments", {"board": name})
+        assert "cannot be called" in door.fails("board", "enroll", name)
+
+
 def test_a_wrong_or_used_enrolment_token(door):
     live = door.live
     with nothing_stored(live.lab), pytest.raises(Refused, match="not known") as wrong:
@@ -173,6 +179,7 @@ BODIES = [
     (CAMPAIGN + '"sweep": {"counts": "18"}}', "sweep.counts: cannot measure 18 tokens"),
     (CAMPAIGN + '"sweep": {"rounds": 0}}', "sweep.rounds: must be at least 1, not 0"),
     (CAMPAIGN + '"methods": ["topk", "magic"]}', "methods[1]: unknown: 'magic'"),
+    (CAMPAIGN + '"dtype": "' + "x" * 10_000 + '"}', "dtype: unknown: 'xxx"),
     (CAMPAIGN + '"colour": 1}', "colour: unknown field"),
     (CAMPAIGN + '"\\ud800": 1}', '"\\ud800": unknown field'),
     ('{"boards": ["nano"], "models": ["\\u0000"]}', "models[0]: holds the character U+0000"),
@@ -215,6 +222,7 @@ SCHEDULES = [
     ({"tokens": 18}, "schedule.tokens: expects 18 tokens, but model 'tiny' has 17"),
     ({"prefix": 2}, "schedule.prefix: "),
     ({"method": "magic"}, "schedule.method: unknown method 'magic'"),
+    ({"method": "x" * 10_000}, "schedule.method: unknown method 'xxx"),
     ({"restore_before": 3}, "schedule.restore_before: "),
     ({"parameters": {"alpha": 0.5}}, "schedule.parameters: method 'topk' has no parameter 'alpha'"),
     ({"colour": 1}, "schedule.colour: unknown field"),
@@ -406,7 +414,9 @@ def test_a_body_that_is_shorter_than_it_says(door, caplog):
 def test_a_client_that_asks_before_it_sends_is_told_at_once(door):
     with nothing_stored(door.live.lab):
         head = HEAD + b"Connection: close\r\nExpect: 100-continue\r\n"
-        answer = spoken(door.live, head + b"Content-Length: 100000000\r\n\r\n", hang_up=False)
+        answer = spoken(
+            door.live, head + b"Content-Length: %d\r\n\r\n" % (door.live.settings.body_bytes + 1), hang_up=False
+        )
     assert answer.startswith(b"HTTP/1.1 413 ")
     answer = spoken(door.live, head + b"Content-Length: 18\r\n\r\n", b'{"board": "third"}', hang_up=False)
     assert answer.startswith(b"HTTP/1.1 100 ")

@@ -6,7 +6,8 @@
      ├─ UnknownName       404  no such board, model, campaign, …
      ├─ NameTaken         409  the name is in use
      ├─ BodyTooLarge      413
-     └─ UnreadableBody    415  not plain JSON
+     ├─ UnreadableBody    415  not plain JSON
+     └─ RangeRefused      416  a part that the artifact does not have
     LabError
      ├─ LeaseGone         409  the lease is no longer this board's
      └─ Deposed           503  another coordinator writes to the database now
@@ -35,6 +36,10 @@ class BodyTooLarge(InputError):
 
 class UnreadableBody(InputError):
     """A request's body is of another form than the one that is read."""
+
+
+class RangeRefused(InputError):
+    """A part of an artifact was asked for that it does not have."""
 
 
 class LeaseGone(LabError):
@@ -70,6 +75,7 @@ _STATUS: tuple[tuple[type[TailfleetError], int], ...] = (
     (NameTaken, 409),
     (BodyTooLarge, 413),
     (UnreadableBody, 415),
+    (RangeRefused, 416),
     (LeaseGone, 409),
     (Deposed, 503),
     (AnotherWriter, 503),

@@ -90,14 +90,17 @@ def components(kinds: Iterable[Any]) -> dict[str, JsonSchema]:
 
 
 def _operation(spoken: Spoken) -> JsonSchema:
+    parts: JsonSchema = {}
     if spoken.reply is bytes:
         answer: JsonSchema = {"application/octet-stream": {"schema": {}}}
+        parts = {"206": {"description": "The part that the header Range asks for", "content": answer}}
     else:
         answer = {"application/json": {"schema": _reference(spoken.reply)}}
     refusal = {"application/json": {"schema": _reference(ErrorReply)}}
     operation: JsonSchema = {
         "responses": {
             "200": {"description": "It is done, or here it is", "content": answer},
+            **parts,
             "4XX": {"description": "Refused, and nothing stored", "content": refusal},
             "503": {"description": "Another coordinator writes to the database now", "content": refusal},
         }

@@ -25,7 +25,7 @@ from tailfleet_coordinator.web.access import Door, hashed, new_token
 from tailfleet_coordinator.web.context import Context
 from tailfleet_coordinator.web.enrolment import check_name, check_path, enrolment_line
 from tailfleet_coordinator.web.openapi import speaks
-from tailfleet_coordinator.web.wire import read, reply
+from tailfleet_coordinator.web.wire import check_range, read, reply
 from tailfleet_schema import __version__, codec
 from tailfleet_schema.campaign import BoardStatus, CampaignReport, CampaignRequest, CampaignState, CampaignStatus
 from tailfleet_schema.errors import InputError
@@ -60,8 +60,10 @@ def people_routes(context: Context, door: Door) -> APIRouter:
 
     @router.get("/artifacts/{sha256}", dependencies=[Depends(door.anyone)])
     @speaks(bytes)
-    def artifact(sha256: str) -> Response:
-        return FileResponse(context.artifacts.path(sha256), media_type="application/octet-stream")
+    def artifact(request: Request, sha256: str) -> Response:
+        path = context.artifacts.path(sha256)
+        check_range(request, path.stat().st_size)
+        return FileResponse(path, media_type="application/octet-stream")
 
     @router.get("/boards", dependencies=reader)
     @speaks(Boards)

@@ -6,6 +6,7 @@ is left to ``openapi``.
 """
 
 import logging
+import re
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -14,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from tailfleet_coordinator.refusals import BodyTooLarge, UnknownName, UnreadableBody, status_of
+from tailfleet_coordinator.refusals import BodyTooLarge, RangeRefused, UnknownName, UnreadableBody, status_of
 from tailfleet_coordinator.web.openapi import spoken_by
 from tailfleet_schema import codec
 from tailfleet_schema.errors import Blame, InputError, TailfleetError
@@ -57,6 +58,19 @@ async def check_address(request: Request) -> None:
             raise InputError(f"has more than {LONGEST_VALUE} characters", path=name)
     if spoken_by(request.scope["endpoint"]).body is None and _has_body(request):
         raise InputError("this request takes no body", "send it without one")
+
+
+def check_range(request: Request, size: int) -> None:
+    """Refuse a Range that is not one run of bytes, or begins behind the last of ``size``; without one, all are asked
+    for. Starlette would refuse it in another shape."""
+    asked = request.headers.get("range")
+    if asked is None:
+        return
+    found = re.fullmatch(r"bytes=(\d{1,18})-(\d{0,18})", asked)
+    if found is None or int(found[2] or found[1]) < int(found[1]):
+        raise InputError(f"cannot read the header Range: {codec.shown(asked)}", "send bytes=FIRST- or bytes=FIRST-LAST")
+    if int(found[1]) >= size:
+        raise RangeRefused(f"there is no byte {found[1]}: it has {size} bytes")
 
 
 async def read(request: Request, kind: type[T], limit_bytes: int) -> T:

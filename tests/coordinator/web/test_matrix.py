@@ -35,6 +35,7 @@ ALLOWED = {
     ("GET", "/v1/curves"): LOOK,
     ("GET", "/v1/curves/points"): LOOK,
     ("GET", "/v1/schedules"): LOOK,
+    ("POST", "/v1/schedules"): CHANGE,
     ("GET", "/v1/schedules/{}"): LOOK,
     ("GET", "/v1/campaigns"): LOOK,
     ("POST", "/v1/campaigns"): CHANGE,
@@ -51,7 +52,7 @@ MISSING = {
     ("DELETE", "/v1/boards"): 405,
     ("HEAD", "/v1/boards"): 405,
     ("OPTIONS", "/v1/enroll"): 405,
-    ("GET", "/v1/boards/"): 307,
+    ("GET", "/v1/boards/"): 404,
 }
 
 # Tokens that open nothing at all, and what whoever brings them is told.

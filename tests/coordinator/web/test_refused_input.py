@@ -13,6 +13,7 @@ import pytest
 
 from tailfleet_agent.client import Client, Refused
 from tailfleet_coordinator.cli.main import main
+from tailfleet_coordinator.web.access import hashed
 from tailfleet_schema import codec, schedule
 from tailfleet_schema.messages import EnrolRequest, ErrorReply, ResultsUpload
 
@@ -51,6 +52,11 @@ class Door:
         assert answer.status_code == status, answer.text
         assert answer.headers["content-type"] == "application/json"
         return one_sentence(codec.loads(ErrorReply, answer.content).error)
+
+    def alive(self):
+        """Whether the coordinator still answers."""
+        headers = {"Authorization": f"Bearer {self.live.operator}"}
+        return self.http.get("/v1/health", headers=headers).status_code == 200
 
     def command(self, *arguments, stdin=b""):
         """Exit status, and what was printed on standard output and error."""
@@ -101,7 +107,7 @@ def job(door):
 
 def enroll(live, token):
     """As an agent does it."""
-    return Client(live.url).enroll(EnrolRequest(token, live.lab.facts_of(machine="machine-3")))
+    return Client(live.url, token).enroll(EnrolRequest(live.lab.facts_of(machine="machine-3")))
 
 
 def test_an_unknown_model(door):
@@ -330,10 +336,12 @@ def test_an_address_that_cannot_be_meant(door):
 
 
 def test_every_endpoint_refuses_what_it_does_not_know(door):
-    tokens = {"people": door.live.operator, "boards": "nano-token"}
+    door.live.lab.store.create_enrolment("third", None, hashed("promise"), 60)
+    tokens = {"people": door.live.operator, "tokens": door.live.operator, "boards": "nano-token"}
     for path, operations in door.live.app.openapi()["paths"].items():
         for method, operation in operations.items():
-            headers = {"Authorization": f"Bearer {tokens[operation['tags'][0]]}"}
+            token = "promise" if path == "/v1/enroll" else tokens[operation["tags"][0]]
+            headers = {"Authorization": f"Bearer {token}"}
             address = re.sub(r"{\w+}", "x", path)
             answer = door.http.request(method, address + "?colour=1", headers=headers)
             assert answer.status_code == 422, (method, path)
@@ -366,6 +374,26 @@ def test_json_may_say_that_it_is_json(door):
     for media in ("application/json", "Application/JSON; charset=utf-8"):
         headers = {"Authorization": f"Bearer {door.live.operator}", "Content-Type": media}
         assert door.http.post("/v1/enrolments", content=b'{"board": "third"}', headers=headers).status_code == 200
+
+
+def test_a_part_that_an_artifact_does_not_have(door):
+    path = "/v1/artifacts/" + door.live.artifacts.put(b"weights")
+    headers = {"Authorization": f"Bearer {door.live.operator}"}
+    for asked, status in (
+        ("bytes=7-", 416), ("bytes=999999999999999999-", 416), ("bytes=-3", 422), ("bytes=5-2", 422),
+        ("bytes=0-1,3-4", 422), ("lines=1-", 422), ("bytes=" + "9" * 5000 + "-", 422),
+    ):  # fmt: skip
+        answer = door.http.get(path, headers={**headers, "Range": asked})
+        assert answer.status_code == status, asked
+        one_sentence(codec.loads(ErrorReply, answer.content).error)
+    for asked, content in (
+        ("bytes=0-", b"weights"),
+        ("bytes=3-", b"ghts"),
+        ("bytes=3-4", b"gh"),
+        ("bytes=3-99", b"ghts"),
+    ):
+        answer = door.http.get(path, headers={**headers, "Range": asked})
+        assert (answer.status_code, answer.content) == (206, content)
 
 
 HEAD = b"POST /v1/enrolments HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer operator-token\r\n"
@@ -401,13 +429,13 @@ def test_what_is_no_http(door):
         assert b"Traceback" not in answer
     with nothing_stored(door.live.lab):
         spoken(door.live, HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n")
-    assert door.http.get("/v1/health").status_code == 200
+    assert door.alive()
 
 
 def test_a_body_that_is_shorter_than_it_says(door, caplog):
     with nothing_stored(door.live.lab):
         spoken(door.live, HEAD + b'Content-Length: 1000\r\n\r\n{"board": "third"}')
-    assert door.http.get("/v1/health").status_code == 200
+    assert door.alive()
     assert "Traceback" not in caplog.text
 
 
@@ -449,4 +477,4 @@ def test_a_body_of_100_mb(lab, serve, chunked):
     assert "larger than 67108864 bytes" in one_sentence(codec.loads(ErrorReply, body).error)
     # What is read is forgotten once it is known to be too much; what is announced as too much is not even kept.
     assert rss_peak() - before < (96 << 20 if chunked else 24 << 20)
-    assert httpx.get(live.url + "/v1/health").status_code == 200
+    assert httpx.get(live.url + "/v1/health", headers={"Authorization": f"Bearer {live.operator}"}).status_code == 200

@@ -14,7 +14,7 @@ from schemathesis.specs.openapi import checks as openapi_checks
 
 from tailfleet_schema import schedule
 
-EXAMPLES = {"operator": 15, "board": 15, "viewer": 3, "stranger": 2}
+EXAMPLES = {"operator": 15, "board": 15, "viewer": 3, "stranger": 1}
 """Of each operation, way and role: most of what the latter two send is refused at the door."""
 
 CHECKS = [
@@ -49,8 +49,10 @@ def strategies(operation, names):
 @pytest.mark.parametrize("role", EXAMPLES)
 def test_whatever_is_sent_is_answered_as_documented(farm, role):
     token = {"operator": farm.operator, "viewer": farm.viewer, "board": "nano-token", "stranger": "guess"}[role]
-    names = {"job_id": farm.job.id, "campaign_id": "c1", "digest": farm.digest, "sha256": farm.sha256}
-    document = schemathesis.openapi.from_url(farm.url + "/v1/openapi.json")
+    names = {"name": "nano", "job_id": farm.job.id, "campaign_id": "c1", "digest": farm.digest, "sha256": farm.sha256}
+    document = schemathesis.openapi.from_url(
+        farm.url + "/v1/openapi.json", headers={"Authorization": f"Bearer {farm.viewer}"}
+    )
     document.config.generation.with_security_parameters = False
     asked = []
 
@@ -76,5 +78,7 @@ def test_whatever_is_sent_is_answered_as_documented(farm, role):
     for found in document.get_all_operations():
         for strategy in strategies(found.ok(), names):
             ask(strategy)
-    assert set(asked) >= ({200, 422} if role != "stranger" else {200, 401})
-    print(role, len(asked), {s: asked.count(s) for s in set(asked)})
+    if role == "stranger":
+        assert set(asked) == {401}
+    else:
+        assert set(asked) >= {200, 403, 404, 422}

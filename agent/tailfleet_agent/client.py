@@ -1,6 +1,7 @@
 """The board's side of the coordinator's HTTP interface: one method a request, schema dataclasses in and out.
 
-Standard library only. Left to others: when to ask, what to do when the coordinator does not answer.
+Standard library only. Left to others: when to ask, what to do when the coordinator does not answer; and the one
+request that is not waited for (``heartbeat``).
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
-from typing import Any, Iterator, List, Optional, Tuple, Type, TypeVar
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Type, TypeVar
 
 from tailfleet_schema import __version__, codec
 from tailfleet_schema.errors import Blame, ConfigurationError, DecodeError, LabError, TailfleetError
@@ -66,9 +67,11 @@ class Client:
         """
         self.url = url.rstrip("/")
         self._token = token
+        self.context = _trusting(ca) if self.url.startswith("https:") else None
+        """Whom to trust over https; None over http."""
         handlers: List[Any] = []
-        if self.url.startswith("https:"):
-            handlers.append(urllib.request.HTTPSHandler(context=_trusting(ca)))
+        if self.context is not None:
+            handlers.append(urllib.request.HTTPSHandler(context=self.context))
         self._opener = urllib.request.build_opener(*handlers)
 
     def enroll(self, request: EnrolRequest) -> EnrolReply:
@@ -84,7 +87,7 @@ class Client:
         return self._post("/v1/jobs/{}/results".format(job), upload, ResultsReply, wait_seconds=20.0)
 
     def heartbeat(self, job: str, request: HeartbeatRequest) -> HeartbeatReply:
-        """Renew the lease."""
+        """Renew the lease, without waiting; see ``heartbeat`` for one whose answer is held back."""
         return self._post("/v1/jobs/{}/heartbeat".format(job), request, HeartbeatReply)
 
     def finish(self, job: str, request: FinishRequest) -> FinishReply:
@@ -120,13 +123,17 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable("artifact {} could not be fetched: {}".format(sha256[:12], error))
 
-    def _request(self, path: str, body: Optional[bytes] = None) -> urllib.request.Request:
+    def headers(self, body: Optional[bytes] = None) -> Dict[str, str]:
+        """What a request with ``body`` says of itself and of this board."""
         headers = {"User-Agent": "tailfleet-agent/" + __version__}
         if body is not None:
             headers["Content-Type"] = "application/json"
         if self._token is not None:
             headers["Authorization"] = "Bearer " + self._token
-        return urllib.request.Request(self.url + path, data=body, headers=headers)
+        return headers
+
+    def _request(self, path: str, body: Optional[bytes] = None) -> urllib.request.Request:
+        return urllib.request.Request(self.url + path, data=body, headers=self.headers(body))
 
     def _post(self, path: str, message: object, kind: Type[T], wait_seconds: float = 0.0) -> T:
         request = self._request(path, codec.dumps(message).encode("utf-8"))
@@ -146,10 +153,7 @@ class Client:
         except urllib.error.HTTPError as error:
             with error:
                 content = error.read()
-            # A proxy or a coordinator that is just starting may say 5xx: that passes.
-            if error.code >= 500:
-                raise Unreachable("{} answers with status {}".format(self.url, error.code))
-            raise Refused(error.code, _refusal(error.code, content))
+            raise refusal(self.url, error.code, content)
         except (urllib.error.URLError, socket.timeout, ssl.CertificateError) as error:
             problem = _mistrust(getattr(error, "reason", error))
             if problem is not None:
@@ -225,8 +229,12 @@ def _range(reply: Any, start: int) -> Tuple[int, Optional[int]]:
     return start, None if found.group(2) == "*" else int(found.group(2))
 
 
-def _refusal(status: int, content: bytes) -> ErrorReply:
+def refusal(url: str, status: int, content: bytes) -> TailfleetError:
+    """What an answer other than 200 means. A proxy or a coordinator that is just starting may say 5xx: that passes."""
+    if not 400 <= status < 500:
+        return Unreachable("{} answers with status {}".format(url, status))
     try:
-        return codec.loads(ErrorReply, content)
+        reply = codec.loads(ErrorReply, content)
     except DecodeError:
-        return ErrorReply("the coordinator refused with status {}".format(status), Blame.BUG)
+        reply = ErrorReply("the coordinator refused with status {}".format(status), Blame.BUG)
+    return Refused(status, reply)

@@ -1,47 +1,39 @@
 """The agent's life: drain the spool → lease → run → report, for ever.
 
 While a job runs, requests are rare and fall between two timed blocks. A coordinator that does not answer
-stops nothing: results wait in the spool. Left to others: HTTP (``client``), the child (``runner``), the disk
-(``spool``), sensors (``probes``).
+stops nothing: results wait in the spool. Left to others: HTTP (``client``), the child (``runner``, ``attend``), what
+is said while it runs (``line``), the disk (``spool``), sensors (``probes``).
 """
 
 import logging
+import os
 import threading
-import time
 from typing import Callable, List, Optional
 
 from tailfleet_agent import config as config_room
+from tailfleet_agent.attend import attend, stopped
 from tailfleet_agent.cache import Cache
 from tailfleet_agent.client import Client, Refused, Unreachable
 from tailfleet_agent.config import Config
-from tailfleet_agent.runner import Child, Silence, worker_command
+from tailfleet_agent.line import LeaseLost, Line, upload
+from tailfleet_agent.runner import DETAIL_BYTES, KEPT_LOGS, Child, forget_old_logs, worker_command
 from tailfleet_agent.spool import Entry, Spool
 from tailfleet_schema.board import BoardFacts, Telemetry
-from tailfleet_schema.errors import Blame, DecodeError, TailfleetError
+from tailfleet_schema.errors import Blame, TailfleetError
 from tailfleet_schema.job import Failure, Job
 from tailfleet_schema.messages import (
     FinishRequest,
-    HeartbeatRequest,
     Lease,
     LeaseRequest,
     Outcome,
-    ResultsUpload,
     WorkerOrder,
 )
 from tailfleet_schema.workload import FILES
 
-RESULTS_PER_UPLOAD = 500
-UNIT_SECONDS = 1800.0
-"""A child that says nothing for so long is taken for hung."""
-EXIT_SECONDS = 10.0
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Waits after one, two, … fruitless tries to reach the coordinator."""
 
 log = logging.getLogger("tailfleet.agent")
-
-
-class LeaseLost(Exception):
-    """The job no longer belongs to this agent."""
 
 
 class JobEnded(Exception):
@@ -122,7 +114,7 @@ class Agent:
         """Deliver everything undelivered. Raises ``Unreachable``; what remains stays."""
         for entry in self._spool.entries():
             try:
-                self._upload(entry)
+                upload(self._client, entry)
                 finish = entry.finished()
                 if finish is not None:
                     reply = self._client.finish(entry.job, finish)
@@ -160,18 +152,30 @@ class Agent:
         folder = self._dataset_folder(lease.job)
         contact = min(self._config.contact_seconds, lease.lease_seconds / 4)
         needed = needed_artifacts(lease.job, has_folder=folder is not None)
-        with self._cache.holding(self._client, needed, self._breathing(lease, entry, contact)):
-            order = WorkerOrder(
-                lease.job,
-                lease.known,
-                self._cache.folder,
-                self._config.virtual_profile,
-                handshake=True,
-                dataset_folder=folder,
-            )
-            log_path = config_room.path(self._home, "logs", "{}.{}.log".format(lease.job.id, lease.attempt))
-            with Child(self._command, order, log_path) as child:
-                return self._attend(child, lease, entry, contact)
+        order = WorkerOrder(
+            lease.job,
+            lease.known,
+            self._cache.folder,
+            self._config.virtual_profile,
+            handshake=True,
+            dataset_folder=folder,
+        )
+        with Line(self._client, entry, contact, lease.lease_seconds) as line, self._cache.holding(
+            self._client, needed, self._breathing(lease, line)
+        ):
+            return self._run_child(order, lease, entry, line)
+
+    def _run_child(self, order: WorkerOrder, lease: Lease, entry: Entry, line: Line) -> FinishRequest:
+        logs = config_room.path(self._home, "logs")
+        forget_old_logs(logs, KEPT_LOGS - 1)
+        with Child(self._command, order, os.path.join(logs, "{}.{}.log".format(lease.job.id, lease.attempt))) as child:
+            child.note("attempt {} begins, {} results known".format(lease.attempt, len(lease.known)))
+            line.tell_log = child.log_tail
+            outcome, failure = attend(child, entry, line, lease.lease_seconds, self._stopping)
+        child.note(outcome.value + (": " + failure.sentence if failure else ""))
+        if failure is not None and not failure.detail:
+            failure = Failure(failure.sentence, failure.blame, child.log_tail(DETAIL_BYTES))
+        return FinishRequest(lease.attempt, outcome, failure, child.log_tail())
 
     def _dataset_folder(self, job: Job) -> Optional[str]:
         """Where this board has the image files of the job's dataset; None where it does not say."""
@@ -179,103 +183,16 @@ class Agent:
             return None
         return self._config.datasets.get(job.dataset.name)
 
-    def _breathing(self, lease: Lease, entry: Entry, contact_seconds: float) -> Callable[[], None]:
+    def _breathing(self, lease: Lease, line: Line) -> Callable[[], None]:
         """What a long download calls now and then: it keeps the lease, and hears of a cancelled job or a stop."""
-        contacted = time.monotonic()
 
         def breathe() -> None:
-            nonlocal contacted
             if self._stopping.is_set():
-                raise JobEnded(_stopped(lease.attempt))
-            if time.monotonic() - contacted >= contact_seconds:
-                if self._contact(entry):
-                    raise JobEnded(FinishRequest(lease.attempt, Outcome.CANCELLED))
-                contacted = time.monotonic()
+                raise JobEnded(FinishRequest(lease.attempt, *stopped()))
+            if line.called_off():
+                raise JobEnded(FinishRequest(lease.attempt, Outcome.CANCELLED))
 
         return breathe
-
-    def _attend(self, child: Child, lease: Lease, entry: Entry, contact_seconds: float) -> FinishRequest:
-        """Take the child's events until it ends; speak with the coordinator between them."""
-        heard = contacted = time.monotonic()
-        while True:
-            if self._stopping.is_set():
-                child.kill()
-                return _stopped(lease.attempt)
-            try:
-                # Silence is rare: a child that loads a model or judges images. A timed block is far shorter.
-                event = child.next_event(max(0.1, lease.lease_seconds / 3))
-            except Silence:
-                if time.monotonic() - heard > UNIT_SECONDS:
-                    child.kill()
-                    return FinishRequest(
-                        lease.attempt,
-                        Outcome.FAILED,
-                        Failure(
-                            "the measured child said nothing for {:.0f} s".format(UNIT_SECONDS),
-                            Blame.LAB,
-                            child.log_tail(),
-                        ),
-                    )
-                if self._contact(entry):
-                    child.kill()
-                    return FinishRequest(lease.attempt, Outcome.CANCELLED)
-                contacted = time.monotonic()
-                continue
-            except DecodeError as error:
-                return FinishRequest(
-                    lease.attempt,
-                    Outcome.FAILED,
-                    Failure(
-                        "the measured child wrote what is not an event: " + error.sentence, Blame.BUG, child.log_tail()
-                    ),
-                )
-            heard = time.monotonic()
-            if event is None:
-                return _died(lease.attempt, child)
-            if event.failure is not None:
-                return FinishRequest(lease.attempt, Outcome.FAILED, event.failure, child.log_tail())
-            if event.done:
-                child.wait(EXIT_SECONDS)
-                return FinishRequest(lease.attempt, Outcome.DONE, None, child.log_tail())
-            if event.result is None:
-                continue
-            entry.append(event.result)
-            if heard - contacted >= contact_seconds:
-                if self._contact(entry):
-                    child.stop()
-                    child.wait(EXIT_SECONDS)
-                    return FinishRequest(lease.attempt, Outcome.CANCELLED)
-                contacted = time.monotonic()
-            child.go()
-
-    def _contact(self, entry: Entry) -> bool:
-        """Upload or renew the lease; whether the job was cancelled. A silent coordinator is not an error here."""
-        try:
-            if entry.pending(1):
-                return self._upload(entry)
-            return self._client.heartbeat(entry.job, HeartbeatRequest(entry.attempt)).cancel
-        except Unreachable as error:
-            log.warning("%s; results wait in the spool", error.sentence)
-            return False
-        except Refused as error:
-            if error.lease_is_gone:
-                raise LeaseLost()
-            raise
-
-    def _upload(self, entry: Entry) -> bool:
-        """Deliver all pending results of ``entry``; whether the job was cancelled."""
-        cancel = False
-        while True:
-            results = entry.pending(RESULTS_PER_UPLOAD)
-            if not results:
-                return cancel
-            try:
-                cancel = self._client.results(entry.job, ResultsUpload(entry.attempt, results)).cancel
-            except Refused as error:
-                if error.lease_is_gone:
-                    raise LeaseLost()
-                raise
-            entry.delivered(len(results))
 
 
 def needed_artifacts(job: Job, has_folder: bool = False) -> List[str]:
@@ -287,21 +204,3 @@ def needed_artifacts(job: Job, has_folder: bool = False) -> List[str]:
     if job.dataset is not None:
         needed += [job.dataset.sha256, None if has_folder else job.dataset.pack_sha256]
     return [sha256 for sha256 in needed if sha256 is not None]
-
-
-def _stopped(attempt: int) -> FinishRequest:
-    return FinishRequest(attempt, Outcome.INTERRUPTED, Failure("the agent was stopped", Blame.LAB))
-
-
-def _died(attempt: int, child: Child) -> FinishRequest:
-    """The child ended without a word: by a signal it may be given again, by itself it is a bug."""
-    status = child.wait(EXIT_SECONDS)
-    if status < 0:
-        sentence = "the measured child was ended by signal {}".format(-status)
-        return FinishRequest(attempt, Outcome.INTERRUPTED, Failure(sentence, Blame.LAB, child.log_tail()))
-    return FinishRequest(
-        attempt,
-        Outcome.FAILED,
-        Failure("the measured child ended with status {}".format(status), Blame.BUG, child.log_tail()),
-        child.log_tail(),
-    )

@@ -9,13 +9,16 @@ import select
 import signal
 import subprocess
 import time
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 from tailfleet_schema import codec
 from tailfleet_schema.errors import LabError
-from tailfleet_schema.messages import WorkerEvent, WorkerOrder
+from tailfleet_schema.messages import LOG_BYTES, WorkerEvent, WorkerOrder
 
-LOG_TAIL_BYTES = 16384
+KEPT_LOGS = 50
+"""So many of the newest log files stay on the board; the coordinator keeps the end of each."""
+
+DETAIL_BYTES = 8192
 
 
 def worker_command(python: str) -> List[str]:
@@ -24,6 +27,17 @@ def worker_command(python: str) -> List[str]:
     if archive is not None:
         return [python, os.path.abspath(str(archive)), "worker"]
     return [python, "-m", "tailfleet_agent.worker"]
+
+
+def forget_old_logs(folder: str, keep: int = KEPT_LOGS) -> None:
+    """Remove all log files in ``folder`` but the newest ``keep``."""
+    try:
+        paths = [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".log")]
+        for path in sorted(paths, key=os.path.getmtime)[: max(0, len(paths) - keep)]:
+            os.remove(path)
+    except OSError:
+        # Nothing depends on it; the next job tries again.
+        pass
 
 
 class Silence(Exception):
@@ -66,18 +80,20 @@ class Child:
         """Its process id, also that of its group."""
         return self._process.pid
 
-    def next_event(self, seconds: float) -> Optional[WorkerEvent]:
+    def next_event(self, seconds: float, beside: Any = None) -> Optional[WorkerEvent]:
         """The next event; None when the child has ended.
 
-        Raises ``Silence`` when nothing came for ``seconds``, ``DecodeError`` when it wrote something else.
+        Raises ``Silence`` when nothing came for ``seconds`` or until ``beside`` (what has a ``fileno``) can be read,
+        ``DecodeError`` when it wrote something else.
         """
+        heard = [] if beside is None else [beside]
         assert self._process.stdout is not None
         deadline = time.monotonic() + seconds
         while b"\n" not in self._buffer:
             if self._ended:
                 return None
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
+            left = max(0.0, deadline - time.monotonic())
+            if self._process.stdout not in select.select([self._process.stdout, *heard], [], [], left)[0]:
                 raise Silence()
             chunk = os.read(self._process.stdout.fileno(), 65536)
             self._ended = not chunk
@@ -115,15 +131,28 @@ class Child:
                 except OSError:
                     pass
 
-    def log_tail(self) -> str:
-        """The end of what it wrote on standard error."""
+    def note(self, words: str) -> None:
+        """Write ``words`` and the time (UTC) into its log, among what it writes there itself."""
+        line = "{} {}\n".format(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), words)
+        try:
+            with open(self._log_path, "ab") as file:
+                file.write(line.encode("utf-8", "replace"))
+        except OSError:
+            # A full disk stops no measurement.
+            pass
+
+    def log_tail(self, most: int = LOG_BYTES) -> str:
+        """The last ``most`` bytes of its log, from the beginning of a line on; what is no text is replaced."""
         try:
             with open(self._log_path, "rb") as file:
-                file.seek(0, os.SEEK_END)
-                file.seek(max(0, file.tell() - LOG_TAIL_BYTES))
-                return file.read().decode("utf-8", "replace")
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - most))
+                content = file.read(most)
         except OSError:
             return ""
+        if size > most:
+            content = content.partition(b"\n")[2] or content
+        return content.decode("utf-8", "replace").replace("\0", "\ufffd")
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None

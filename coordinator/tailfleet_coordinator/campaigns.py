@@ -98,7 +98,7 @@ def _step(store: Store, campaign: Campaign, step: Step, jobs: dict[tuple[int, st
         model = store.get_model(step.model)
         wanted = set(wanted_profile(campaign.request, model))
         done, total = len(wanted & profiled_units(store, model)), len(wanted)
-    return StepStatus(step.board, step.model, step.phase, done, total, step.note)
+    return StepStatus(step.board, step.model, step.phase, done, total, step.note, step.failure)
 
 
 def report_of(store: Store, campaign: Campaign) -> CampaignReport:

@@ -18,6 +18,7 @@ import pandas
 
 from tailfleet_coordinator.replies import (
     CURVE_COLUMNS,
+    JOB_COLUMNS,
     POINT_COLUMNS,
     SCHEDULE_COLUMNS,
     AddedSchedule,
@@ -29,6 +30,8 @@ from tailfleet_coordinator.replies import (
     Enrolment,
     EnrolmentRequest,
     Health,
+    JobDetails,
+    JobLog,
     Models,
     NewToken,
     TokenRequest,
@@ -240,6 +243,36 @@ class Fleet:
     def report(self, campaign: str) -> CampaignReport:
         """What was planned, and what the boards measured of it; may be asked for before the campaign has ended."""
         return self._get(f"/v1/campaigns/{_safe(campaign)}/report", CampaignReport)
+
+    def jobs(
+        self,
+        campaign: str | None = None,
+        board: str | None = None,
+        model: str | None = None,
+        state: str | None = None,
+        limit: int = 50,
+    ) -> pandas.DataFrame:
+        """One row a job, the newest first, at most ``limit`` of them.
+
+        ``done`` of ``total`` results are stored; ``attempt`` is how often it was given to its board. ``failure`` says
+        why a failed job failed and ``who_must_act``, or by whom a cancelled one was cancelled.
+        """
+        wanted = {"campaign": campaign, "board": board, "model": model, "state": state, "limit": str(limit)}
+        frame = self._columns("/v1/jobs", JOB_COLUMNS, wanted)
+        return _with_times(frame, "created_at", "started_at", "finished_at")
+
+    def job(self, job: str) -> JobDetails:
+        """All there is to know of a job; its id, or the beginning of it."""
+        return self._get(f"/v1/jobs/{_safe(job)}", JobDetails)
+
+    def job_log(self, job: str, attempt: int | None = None) -> JobLog:
+        """The end of what the measured child said in an attempt of a job, by default the last; while it runs, too."""
+        return self._get(f"/v1/jobs/{_safe(job)}/log", JobLog, {} if attempt is None else {"attempt": str(attempt)})
+
+    def cancel_job(self, job: str) -> JobDetails:
+        """Cancel a job: one that waits is over at once, one that is measured stops before its next count. What it
+        measured stays."""
+        return self._post(f"/v1/jobs/{_safe(job)}/cancel", None, JobDetails)
 
     def schedules(
         self, board: str | None = None, model: str | None = None, campaign: str | None = None

@@ -5,6 +5,7 @@
     InputError
      ├─ UnknownName       404  no such board, model, campaign, …
      ├─ NameTaken         409  the name is in use
+     ├─ JobEnded          409  a job that is over cannot be cancelled
      ├─ BodyTooLarge      413
      ├─ UnreadableBody    415  not plain JSON
      └─ RangeRefused      416  a part that the artifact does not have
@@ -28,6 +29,10 @@ class UnknownName(InputError):
 
 class NameTaken(InputError):
     """A name is in use already."""
+
+
+class JobEnded(InputError):
+    """A job that is over was to be cancelled."""
 
 
 class BodyTooLarge(InputError):
@@ -73,6 +78,7 @@ class ProtocolRefused(ConfigurationError):
 _STATUS: tuple[tuple[type[TailfleetError], int], ...] = (
     (UnknownName, 404),
     (NameTaken, 409),
+    (JobEnded, 409),
     (BodyTooLarge, 413),
     (UnreadableBody, 415),
     (RangeRefused, 416),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tailfleet_schema.campaign import BoardStatus, CampaignStatus
+from tailfleet_schema.job import Failure
 from tailfleet_schema.limits import check_name
 from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.workload import DatasetSpec, ModelSpec
@@ -134,6 +135,110 @@ class Columns:
 
     columns: dict[str, list[Any]] = field(default_factory=dict)
 
+
+@dataclass(frozen=True)
+class PlannedFor:
+    """A schedule that a job measures."""
+
+    digest: str
+    method: str
+    keep: list[int]
+
+
+@dataclass(frozen=True)
+class JobOrder:
+    """What a job measures, without its thousands of units."""
+
+    backend: str
+    dtype: str
+    batch: int
+    rounds: int
+    calls: int
+    """Timed calls of a unit in a round."""
+    units: int
+    """Things that are timed or judged, each once a round."""
+    parts: list[str]
+    """What is timed or judged of the model; the values of the schema's ``Part``."""
+    counts: list[int]
+    """Token counts at which the whole model is timed, ascending."""
+    methods: list[str]
+    """Whose reduction is timed."""
+    schedules: list[PlannedFor]
+    dataset: str | None
+    images: int | None
+    """Judged on the first so many images; None: on all of the split."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class JobAttempt:
+    """What is known of one time that a job was given to its board."""
+
+    attempt: int
+    results: int
+    """Stored of this attempt."""
+    first_result_at: str | None
+    last_result_at: str | None
+    log_at: str | None
+    """When its log was last heard of; None: it sent none."""
+    last_words: str
+    """The last line of its log."""
+
+
+@dataclass(frozen=True)
+class JobDetails:
+    """All there is to know of one job. Times are UTC, ISO 8601."""
+
+    id: str
+    campaign: str
+    kind: str
+    board: str
+    board_kind: str
+    model: str
+    state: str
+    cancel_requested: bool
+    """Whether its holder is asked to stop."""
+    done: int
+    total: int
+    attempt: int
+    """How often it was given; the last holder alone may speak for it."""
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    lease_expires_at: str | None
+    lease_lapsed: bool
+    """Whether its holder was not heard of for as long as a lease lasts."""
+    fingerprint: str | None
+    """The board's, when the job was last given."""
+    fingerprint_changed: bool
+    """Whether the board was another at an earlier attempt."""
+    order: JobOrder
+    attempts: list[JobAttempt]
+    failure: Failure | None = None
+    """Why it failed, or that and by whom it was cancelled."""
+    who_must_act: str | None = None
+    """In words; None where nobody must."""
+
+
+@dataclass(frozen=True)
+class JobLog:
+    """The end of what the measured child has said in one attempt of a job."""
+
+    job: str
+    attempt: int
+    """0: the job was not given to its board yet."""
+    state: str
+    """Of the job."""
+    log: str
+    stored_at: str | None = None
+    """None: nothing was heard of this attempt's log yet."""
+
+
+JOB_COLUMNS = (
+    "id", "campaign", "kind", "board", "board_kind", "model", "state", "cancel_requested", "done", "total", "attempt",
+    "created_at", "started_at", "finished_at", "failure", "who_must_act",
+)  # fmt: skip
+"""Columns of the list of jobs: one row a job."""
 
 CURVE_COLUMNS = (
     "curve_id", "board", "board_kind", "model", "backend", "dtype", "batch", "stable", "unstable_reason",

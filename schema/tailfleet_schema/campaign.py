@@ -149,6 +149,8 @@ class StepStatus:
     """Units of the phase's job, done and in all; 0 of 0 where it has none."""
     note: str = ""
     """For instance that a stored curve was reused, or why it failed."""
+    failure: Optional[Failure] = None
+    """Why it failed or was cancelled, and who must act; ``note`` says the same sentence."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,19 @@ class Blame(Enum):
     BUG = "bug"
     """The developers of tailfleet."""
 
+    @property
+    def who_must_act(self) -> str:
+        """Who must act, and on what, in words for people."""
+        return _WHO_MUST_ACT[self]
+
+
+_WHO_MUST_ACT = {
+    Blame.AUTHOR: "the job's author: change the request",
+    Blame.LAB: "the lab: power, memory, network or drivers of the board",
+    Blame.CONFIGURATION: "the installation: a package or a setting is missing",
+    Blame.BUG: "tailfleet's developers: this is a bug",
+}
+
 
 class TailfleetError(Exception):
     """Something tailfleet can say in one sentence.

@@ -5,7 +5,7 @@
     POST /v1/enroll                    EnrolRequest → EnrolReply       (enrolment token)
     POST /v1/lease                     LeaseRequest → LeaseReply       (board token; waits up to wait_seconds)
     POST /v1/jobs/{id}/results         ResultsUpload → ResultsReply    (also renews the lease)
-    POST /v1/jobs/{id}/heartbeat       HeartbeatRequest → HeartbeatReply
+    POST /v1/jobs/{id}/heartbeat       HeartbeatRequest → HeartbeatReply     (waits up to wait_seconds)
     POST /v1/jobs/{id}/finish          FinishRequest → FinishReply
     GET  /v1/artifacts/{sha256}        bytes
     GET  /v1/agent.pyz                 bytes                           (enrolment token or board token)
@@ -16,6 +16,14 @@ while it is neither used nor expired; the board token that it is traded for open
 Every refusal is an ``ErrorReply`` with a 4xx status. 401: who are you; 403: not you; 404: no such thing;
 409: the lease is no longer yours (drop the job, ask for the next); 413: too large; 422: bad input. A 5xx status passes:
 503 while another coordinator takes over.
+
+While a job runs, its holder hears that it was cancelled before it begins the next unit, by a *held heartbeat*: it
+sends a heartbeat with ``wait_seconds``, the coordinator renews the lease at once and keeps the answer back until the
+job is cancelled (``cancel``), the lease is lost (409), or the time is over. Meanwhile the holder measures. Between two
+units it asks its operating system whether the answer has come, which sends nothing and waits for nothing; when it has
+come, or the connection broke, the holder speaks once without waiting (results, or a heartbeat with no
+``wait_seconds``) and then holds the next one, so that no moment is left in which a cancellation goes unheard. A
+connection that breaks ends no job. Results travel on connections of their own, as rarely as before.
 """
 
 from dataclasses import dataclass, field
@@ -28,6 +36,9 @@ from tailfleet_schema.errors import Blame
 from tailfleet_schema.job import Failure, Job, Key
 from tailfleet_schema.version import PROTOCOL
 from tailfleet_schema.workload import Geometry, Preprocessing
+
+LOG_BYTES = 64 * 1024
+"""So much of the end of the measured child's log is sent and kept, one text for each attempt."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,8 @@ class ResultsUpload:
 
     attempt: int
     results: List[UnitResult]
+    log: Optional[str] = None
+    """Last part of what the child has said so far, where that is new; see ``LOG_BYTES``."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,11 @@ class HeartbeatRequest:
     """The holder lives."""
 
     attempt: int
+    wait_seconds: float = 0.0
+    """Hold the answer back for so long unless there is something to say; 0: answer at once. The coordinator may
+    answer earlier, so that the lease is renewed in time."""
+    log: Optional[str] = None
+    """Last part of what the child has said so far, where that is new; see ``LOG_BYTES``."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +151,7 @@ class FinishRequest:
     outcome: Outcome
     failure: Optional[Failure] = None
     log: str = ""
-    """Last part of what the child printed."""
+    """Last part of what the child said; see ``LOG_BYTES``."""
 
 
 @dataclass(frozen=True)

@@ -159,23 +159,25 @@ BODY_BYTES = 256 * 1024
 class Live:
     """The application behind a real socket, served by a thread; over https where it is given a certificate."""
 
-    def __init__(self, lab, tmp_path, certificate=None, **settings):
+    def __init__(self, lab, tmp_path, certificate=None, look_seconds=0.01, port=0, **settings):
         self.lab = lab
         self.settings = Settings(**{"state_dir": tmp_path, "poll_seconds": 20.0, "body_bytes": BODY_BYTES, **settings})
         self.artifacts = Artifacts(tmp_path / "artifacts")
         self.bundle = Bundle(b"an agent", "ab" * 32)
         self.operator, self.viewer = OPERATOR, VIEWER
-        lab.store.replace_token("op", "operator", hashed(OPERATOR))
-        lab.store.replace_token("look", "viewer", hashed(VIEWER))
+        if lab.store.find_caller(hashed(OPERATOR)) is None:
+            lab.store.replace_token("op", "operator", hashed(OPERATOR))
+            lab.store.replace_token("look", "viewer", hashed(VIEWER))
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
         # Who connects before the server has started waits instead of being turned away.
         listener.listen()
         self.url = "{}://127.0.0.1:{}".format("https" if certificate else "http", listener.getsockname()[1])
         context = Context(
             self.settings, lab.store, self.artifacts, self.bundle, CurveReader(lab.store), self.url, "only here"
         )
-        self.app = create_app(context, look_seconds=0.01)
+        self.app = create_app(context, look_seconds)
         tls = (lambda config, default: certificate.context) if certificate else None
         self.server = uvicorn.Server(
             uvicorn.Config(self.app, log_config=None, access_log=False, ssl_context_factory=tls)
@@ -188,7 +190,7 @@ class Live:
         return self.lab.board(name, *arguments, **options)
 
     def close(self):
-        self.app.state.waiting.close()
+        self.app.state.let_go()
         self.server.should_exit = True
         self.thread.join()
 
@@ -198,8 +200,8 @@ def serve(lab, tmp_path):
     """Serves the lab, with other settings than the usual ones where named."""
     with contextlib.ExitStack() as stack:
 
-        def start(**settings):
-            live = Live(lab, tmp_path, **settings)
+        def start(**options):
+            live = Live(lab, tmp_path, **options)
             stack.callback(live.close)
             return live
 

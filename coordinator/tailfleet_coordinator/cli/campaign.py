@@ -10,7 +10,7 @@ from tailfleet_coordinator.cli import objective as objectives
 from tailfleet_coordinator.cli.follow import follow
 from tailfleet_coordinator.cli.show import console, fleet, json_text, say, table
 from tailfleet_coordinator.client import Fleet
-from tailfleet_schema.campaign import METHODS, CampaignRequest, CampaignState, CampaignStatus, SweepSettings
+from tailfleet_schema.campaign import METHODS, CampaignRequest, CampaignState, CampaignStatus, StepStatus, SweepSettings
 from tailfleet_schema.errors import InputError, LabError
 
 app = typer.Typer(help="Fleet-wide schedule generation: run, status, report, cancel.", no_args_is_help=True)
@@ -66,7 +66,7 @@ def status(
     say(f"campaign {answer.id}: {answer.state.value}, created {answer.created_at}")
     for step in answer.steps:
         note = f"  ({step.note})" if step.note else ""
-        say(f"  {step.board:<22} {step.model:<24} {step.phase:<8} {step.done}/{step.total}{note}")
+        say(f"  {step.board:<22} {step.model:<24} {step.phase:<9} {step.done}/{step.total}{note}{must_act(step)}")
 
 
 @app.command()
@@ -122,14 +122,25 @@ def start(here: Fleet, request: CampaignRequest, wait: bool) -> None:
 
 
 def raise_unless_done(answer: CampaignStatus) -> None:
-    """Raise ``LabError`` when a campaign or one of its steps did not come through."""
-    failed = [
-        f"{step.board} × {step.model}: {step.note or step.phase}" for step in answer.steps if step.phase == "failed"
-    ]
-    if answer.state is CampaignState.DONE and not failed:
+    """Raise ``LabError`` when a campaign or one of its steps did not come through; it says who must act."""
+    lost = [step for step in answer.steps if step.phase == "failed" or step.failure is not None]
+    if answer.state is CampaignState.DONE and not lost:
         return
-    cause = answer.failure.sentence if answer.failure else "; ".join(failed)
-    raise LabError(f"campaign {answer.id} ended {answer.state.value}" + (f": {cause}" if cause else ""))
+    causes = [f"{step.board} × {step.model}: {step.note or step.phase}{must_act(step)}" for step in lost]
+    if answer.failure and not lost:
+        causes = [answer.failure.sentence]
+    cause = "; ".join(causes)
+    raise LabError(
+        f"campaign {answer.id} ended {answer.state.value}" + (f": {cause}" if cause else ""),
+        f"tailfleet job list --campaign {answer.id} tells more",
+    )
+
+
+def must_act(step: StepStatus) -> str:
+    """Who must act for a failed step, as the end of a sentence; empty where nobody must."""
+    if step.phase != "failed" or step.failure is None:
+        return ""
+    return f" → {step.failure.blame.who_must_act}"
 
 
 def print_report(here: Fleet, campaign: str, out: Path | None) -> None:

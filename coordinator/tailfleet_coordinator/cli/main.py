@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tailfleet_coordinator.cli import board, campaign, curve, db, demo, model, schedule, sweep, token, up
+from tailfleet_coordinator.cli import board, campaign, curve, db, demo, job, model, schedule, sweep, token, up
 from tailfleet_coordinator.cli.show import connections
 from tailfleet_schema import __version__
 from tailfleet_schema.errors import Blame, TailfleetError
@@ -25,6 +25,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(curve.app, name="curve")
 app.add_typer(campaign.app, name="campaign")
+app.add_typer(job.app, name="job")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(token.app, name="token")
 app.add_typer(db.app, name="db")

@@ -23,7 +23,7 @@ from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignRequest, CampaignState
 from tailfleet_schema.curve import Part, Unit, UnitResult
 from tailfleet_schema.errors import Blame, TailfleetError
-from tailfleet_schema.job import Failure, Job, JobKind
+from tailfleet_schema.job import Failure, Job, JobKind, JobState
 from tailfleet_schema.schedule import Schedule, dense
 from tailfleet_schema.workload import DatasetSpec, ModelSpec, Workload
 
@@ -142,8 +142,7 @@ class Driver:
         )
         action = decide(facts)
         if action is Action.FAIL:
-            failed = verify if verify is not None and verify.failure else sweep
-            self._fail(step, (failed.failure if failed else None) or Failure("the job was cancelled", Blame.AUTHOR))
+            self._end_without_result(step, [job for job in (verify, sweep) if job is not None])
         elif action is Action.SWEEP:
             self._order_sweep(situation, step, board, model)
         elif action is Action.ADOPT:
@@ -313,6 +312,13 @@ class Driver:
 
     def _fail(self, step: Step, failure: Failure) -> None:
         self._store.update_step(step.id, "failed", failure.sentence, failure=failure)
+
+    def _end_without_result(self, step: Step, jobs: list[JobStatus]) -> None:
+        """A job of the step failed, or a person cancelled it: then nobody must act, and the other steps go on."""
+        job = next(job for job in jobs if job.state in (JobState.FAILED, JobState.CANCELLED))
+        failure = job.failure or Failure("the job was cancelled", Blame.AUTHOR)
+        phase = "cancelled" if job.state is JobState.CANCELLED else "failed"
+        self._store.update_step(step.id, phase, failure.sentence, failure=failure)
 
     def _reuse_note(self, curve: Curve) -> str:
         if self._store.get_job_campaign(curve.job_id) == self._campaign_id:

@@ -20,7 +20,7 @@ class Action(Enum):
     VERIFY = "order the verification"
     AWAIT_VERIFY = "wait for the verification"
     DONE = "nothing is left"
-    FAIL = "a job came to nothing"
+    FAIL = "a job failed, or was cancelled"
 
 
 @dataclass(frozen=True)

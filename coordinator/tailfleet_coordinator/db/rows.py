@@ -102,6 +102,54 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Holder:
+    """Who speaks for a job: the board that it was given to, at that attempt."""
+
+    board_id: int
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job as people see it."""
+
+    id: str
+    campaign_id: str
+    board: str
+    board_kind: BoardKind
+    model: str
+    kind: JobKind
+    state: JobState
+    attempt: int
+    done: int
+    total: int
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    lease_expires_at: datetime | None
+    lease_lapsed: bool
+    """Whether the lease of a given job has run out, by the database's clock."""
+    fingerprint: str | None
+    fingerprint_changed: bool
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What is known of one time that a job was given."""
+
+    attempt: int
+    results: int
+    first_result_at: datetime | None
+    last_result_at: datetime | None
+    log: str | None
+    """None: the board sent none."""
+    log_at: datetime | None
+
+
+@dataclass(frozen=True)
 class Curve:
     """A finished sweep."""
 

@@ -12,6 +12,7 @@ from tailfleet_coordinator.db.store_curves import CurveQueries
 from tailfleet_coordinator.db.store_jobs import JobQueries
 from tailfleet_coordinator.db.store_leadership import LeadershipQueries
 from tailfleet_coordinator.db.store_plans import PlanQueries
+from tailfleet_coordinator.db.store_records import RecordQueries
 from tailfleet_coordinator.db.store_results import ResultQueries
 from tailfleet_coordinator.db.store_workloads import WorkloadQueries
 
@@ -23,6 +24,7 @@ class Store(
     WorkloadQueries,
     CampaignQueries,
     JobQueries,
+    RecordQueries,
     ResultQueries,
     CurveQueries,
     PlanQueries,

@@ -11,6 +11,7 @@ from tailfleet_coordinator.db.tables import BoardTable, CampaignTable, StepTable
 from tailfleet_coordinator.refusals import UnknownName
 from tailfleet_schema import codec
 from tailfleet_schema.campaign import CampaignRequest, CampaignState
+from tailfleet_schema.errors import Blame
 from tailfleet_schema.job import Failure
 
 
@@ -104,7 +105,7 @@ class CampaignQueries(Database):
             ).first()
             if ended is None:
                 return False
-            cancel_jobs(connection, campaign_id)
+            cancel_jobs(connection, campaign_id, Failure(f"its campaign {campaign_id} was {state.value}", Blame.AUTHOR))
             _stop_steps(connection, campaign_id, state)
             return True
 
@@ -113,7 +114,7 @@ def _stop_steps(connection: Connection, campaign_id: str, state: CampaignState) 
     phase = "cancelled" if state is CampaignState.CANCELLED else "failed"
     connection.execute(
         update(StepTable)
-        .where(StepTable.campaign_id == campaign_id, StepTable.phase.not_in(("done", "failed")))
+        .where(StepTable.campaign_id == campaign_id, StepTable.phase.not_in(("done", "failed", "cancelled")))
         .values(phase=phase)
     )
 

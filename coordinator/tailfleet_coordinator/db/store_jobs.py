@@ -8,11 +8,11 @@ board that was cut off for an hour still delivers; what runs out is its claim on
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, literal, select, update
 
 from tailfleet_coordinator.db.engine import Now
 from tailfleet_coordinator.db.machines import is_measured, job_holder, machine_is_free, release_machine, take_machine
-from tailfleet_coordinator.db.rows import Claim, JobStatus
+from tailfleet_coordinator.db.rows import Claim, Holder, JobStatus
 from tailfleet_coordinator.db.store_results import ResultQueries
 from tailfleet_coordinator.db.tables import (
     BoardTable,
@@ -23,18 +23,19 @@ from tailfleet_coordinator.db.tables import (
     ResultTable,
     VerificationTable,
 )
-from tailfleet_coordinator.refusals import LeaseGone, RoleRefused, UnknownName
+from tailfleet_coordinator.refusals import JobEnded, LeaseGone, RoleRefused, UnknownName
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.curve import UnitResult
 from tailfleet_schema.errors import Blame
 from tailfleet_schema.job import ENDED, Failure, Job, JobKind, JobState
-from tailfleet_schema.messages import Outcome
+from tailfleet_schema.messages import LOG_BYTES, Outcome
 
 MAX_ATTEMPTS = 20
 """A job that was given so often without an end is failed: something ends it that giving it again does not mend."""
 
-LOG_CHARACTERS = 64 * 1024
+LOG_CHARACTERS = LOG_BYTES
+"""No more bytes than that where the log is plain English."""
 
 
 class JobQueries(ResultQueries):
@@ -142,13 +143,26 @@ class JobQueries(ResultQueries):
             take_machine(connection, board.machine_id, job_holder(given.id), exclusive, lease_seconds)
             return Claim(codec.loads(Job, given.job_json), given.attempt)
 
-    def renew_lease(self, board_id: int, job_id: str, attempt: int, lease_seconds: float) -> bool:
-        """The holder lives; whether it is asked to stop. Raises ``LeaseGone``, ``RoleRefused``, ``UnknownName``."""
+    def renew_lease(
+        self, board_id: int, job_id: str, attempt: int, lease_seconds: float, log: str | None = None
+    ) -> bool:
+        """The holder lives; whether it is asked to stop. Keeps the end of its ``log`` so far, where it sends one.
+
+        Raises ``LeaseGone``, ``RoleRefused``, ``UnknownName``.
+        """
         with self.writing() as connection:
-            return _renew(connection, board_id, job_id, attempt, lease_seconds)
+            cancel = _renew(connection, board_id, job_id, attempt, lease_seconds)
+            _keep_log(connection, job_id, attempt, log)
+            return cancel
 
     def add_results(
-        self, board_id: int, job_id: str, attempt: int, results: list[UnitResult], lease_seconds: float
+        self,
+        board_id: int,
+        job_id: str,
+        attempt: int,
+        results: list[UnitResult],
+        lease_seconds: float,
+        log: str | None = None,
     ) -> tuple[int, bool]:
         """Store the results whose keys are new; how many, and whether the holder is asked to stop.
 
@@ -156,6 +170,7 @@ class JobQueries(ResultQueries):
         """
         with self.writing() as connection:
             cancel = _renew(connection, board_id, job_id, attempt, lease_seconds)
+            _keep_log(connection, job_id, attempt, log)
             return self._insert_results(connection, job_id, attempt, results), cancel
 
     def finish_job(
@@ -181,6 +196,33 @@ class JobQueries(ResultQueries):
                 cause = failure or Failure("the board gave no reason", Blame.BUG)
                 return _end(connection, job_id, JobState.FAILED, cause), missing
             return _give_back(connection, job_id, attempt, job.cancel_requested, failure), missing
+
+    def cancel_job(self, job_id: str, reason: Failure) -> JobState:
+        """Call the job off; its state now. A waiting one is over at once, and so is one whose lease has run out; any
+        other when its holder next hears or speaks. Raises ``UnknownName``, ``JobEnded``.
+        """
+        with self.writing() as connection:
+            row = connection.execute(select(JobTable.state).where(JobTable.id == job_id).with_for_update()).first()
+            if row is None:
+                raise UnknownName(f"there is no job {job_id!r}", "tailfleet job list")
+            if JobState(row.state) in ENDED:
+                raise JobEnded(f"job {job_id} is {row.state} already: there is nothing to cancel")
+            _call_off(connection, JobTable.id == job_id, reason)
+            return JobState(connection.execute(select(JobTable.state).where(JobTable.id == job_id)).scalar_one())
+
+    def find_called_off(self, holders: Iterable[Holder]) -> set[Holder]:
+        """Those of the holders that must hear something: that their job is cancelled, or no longer theirs."""
+        asked = list(holders)
+        with self.reading() as connection:
+            rows = connection.execute(
+                select(JobTable.id, JobTable.board_id, JobTable.attempt).where(
+                    JobTable.id.in_({holder.job_id for holder in asked}),
+                    JobTable.state == JobState.LEASED.value,
+                    ~JobTable.cancel_requested,
+                )
+            )
+            undisturbed = {Holder(row.board_id, row.id, row.attempt) for row in rows}
+        return set(asked) - undisturbed
 
     def get_job(self, job_id: str) -> Job:
         """The order itself. Raises ``UnknownName``."""
@@ -240,17 +282,32 @@ def give_back_jobs(connection: Connection, board_id: int) -> None:
         _give_back(connection, row.id, row.attempt, row.cancel_requested, None)
 
 
-def cancel_jobs(connection: Connection, campaign_id: str) -> None:
-    """Waiting jobs of the campaign are over at once; given ones when their holder next speaks or asks."""
-    mine = JobTable.campaign_id == campaign_id
-    connection.execute(select(JobTable.id).where(mine).order_by(JobTable.id).with_for_update())
+def cancel_jobs(connection: Connection, campaign_id: str, reason: Failure) -> None:
+    """Call off what is still to be done for the campaign; see ``JobQueries.cancel_job``."""
+    _call_off(connection, JobTable.campaign_id == campaign_id, reason)
+
+
+def _call_off(connection: Connection, which: ColumnElement[bool], reason: Failure) -> None:
+    connection.execute(select(JobTable.id).where(which).order_by(JobTable.id).with_for_update())
+    # A holder whose lease has run out may never speak again; if it does, nobody wants what it has.
+    lapsed = (JobTable.state == JobState.LEASED.value) & (JobTable.lease_expires_at < Now())
+    ended = connection.execute(
+        update(JobTable)
+        .where(which, (JobTable.state == JobState.QUEUED.value) | lapsed)
+        .values(
+            state=JobState.CANCELLED.value,
+            lease_expires_at=None,
+            finished_at=Now(),
+            failure_json=codec.dumps(reason),
+        )
+        .returning(JobTable.id)
+    ).scalars()
+    for job_id in ended.all():
+        release_machine(connection, job_holder(job_id))
     connection.execute(
         update(JobTable)
-        .where(mine, JobTable.state == JobState.QUEUED.value)
-        .values(state=JobState.CANCELLED.value, finished_at=Now())
-    )
-    connection.execute(
-        update(JobTable).where(mine, JobTable.state == JobState.LEASED.value).values(cancel_requested=True)
+        .where(which, JobTable.state == JobState.LEASED.value, ~JobTable.cancel_requested)
+        .values(cancel_requested=True, failure_json=codec.dumps(reason))
     )
 
 
@@ -312,8 +369,8 @@ def _give_back(
     return JobState.QUEUED
 
 
-def _keep_log(connection: Connection, job_id: str, attempt: int, log: str) -> None:
-    """Note the end of what the child has said in this attempt so far; an empty text says nothing new."""
+def _keep_log(connection: Connection, job_id: str, attempt: int, log: str | None) -> None:
+    """Note the end of what the child has said in this attempt so far; None or an empty text says nothing new."""
     if not log:
         return
     # PostgreSQL's texts hold no NUL, and UTF-8 no half of a pair; a child may have printed either.
@@ -326,16 +383,11 @@ def _keep_log(connection: Connection, job_id: str, attempt: int, log: str) -> No
 
 def _end(connection: Connection, job_id: str, state: JobState, failure: Failure | None) -> JobState:
     assert state in ENDED
-    connection.execute(
-        update(JobTable)
-        .where(JobTable.id == job_id)
-        .values(
-            state=state.value,
-            lease_expires_at=None,
-            finished_at=Now(),
-            failure_json=None if failure is None else codec.dumps(failure),
-        )
-    )
+    values: dict[str, Any] = {"state": state.value, "lease_expires_at": None, "finished_at": Now()}
+    # Who cancelled a job has said why.
+    if state is not JobState.CANCELLED:
+        values["failure_json"] = None if failure is None else codec.dumps(failure)
+    connection.execute(update(JobTable).where(JobTable.id == job_id).values(**values))
     release_machine(connection, job_holder(job_id))
     return state
 

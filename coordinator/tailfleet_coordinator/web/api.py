@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 
+from tailfleet_coordinator.db.rows import Holder
 from tailfleet_coordinator.web.access import Door, Gate
 from tailfleet_coordinator.web.boards import board_routes
 from tailfleet_coordinator.web.context import Context
+from tailfleet_coordinator.web.jobs import job_routes
 from tailfleet_coordinator.web.openapi import Application
 from tailfleet_coordinator.web.people import people_routes
 from tailfleet_coordinator.web.schedules import schedule_routes
@@ -19,25 +21,32 @@ from tailfleet_schema import __version__
 
 
 def create_app(context: Context, look_seconds: float = LOOK_SECONDS) -> FastAPI:
-    """The coordinator's HTTP interface; ``app.state.waiting`` answers its waiting boards when it is to end."""
-    waiting = Waiting(lambda boards: context.store.find_boards_with_work(boards), look_seconds)
+    """The coordinator's HTTP interface; ``app.state.let_go`` answers all who wait, when it is to end."""
+    waiting: Waiting[int] = Waiting(lambda boards: context.store.find_boards_with_work(boards), look_seconds)
+    holding: Waiting[Holder] = Waiting(lambda holders: context.store.find_called_off(holders), look_seconds)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        watch = asyncio.create_task(waiting.watch())
+        watches = [asyncio.create_task(who.watch()) for who in (waiting, holding)]
         yield
-        watch.cancel()
+        for watch in watches:
+            watch.cancel()
+
+    def let_go() -> None:
+        waiting.close()
+        holding.close()
 
     app = Application(
         title="tailfleet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
         openapi_url=None, redirect_slashes=False,
     )  # fmt: skip
-    app.state.waiting = waiting
+    app.state.waiting, app.state.holding, app.state.let_go = waiting, holding, let_go
     app.add_middleware(Gate, store=context.store)
     door = Door()
     refuse_in_one_shape(app)
-    app.include_router(board_routes(context, door, waiting))
-    app.include_router(people_routes(context, door))
+    app.include_router(board_routes(context, door, waiting, holding))
+    app.include_router(people_routes(context, door, holding))
+    app.include_router(job_routes(context, door, holding))
     app.include_router(token_routes(context, door))
     app.include_router(schedule_routes(context, door))
     return app

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from tailfleet_coordinator.curves import file_curve
-from tailfleet_coordinator.db.rows import Caller
+from tailfleet_coordinator.db.rows import Caller, Holder
 from tailfleet_coordinator.refusals import ProtocolRefused
 from tailfleet_coordinator.web.access import Door, hashed, new_token, token_of
 from tailfleet_coordinator.web.context import Context
 from tailfleet_coordinator.web.openapi import speaks
-from tailfleet_coordinator.web.waiting import Waiting
+from tailfleet_coordinator.web.waiting import Waiting, listening
 from tailfleet_coordinator.web.wire import read, reply
 from tailfleet_schema.curve import UnitKey
 from tailfleet_schema.errors import InputError
@@ -34,8 +34,8 @@ from tailfleet_schema.messages import (
 from tailfleet_schema.version import PROTOCOL
 
 
-def board_routes(context: Context, door: Door, waiting: Waiting) -> APIRouter:
-    """The boards' endpoints."""
+def board_routes(context: Context, door: Door, waiting: Waiting[int], holding: Waiting[Holder]) -> APIRouter:
+    """The boards' endpoints. Boards wait for work in ``waiting``, and with their held heartbeats in ``holding``."""
     router = APIRouter(prefix="/v1", tags=["boards"])
     store, settings = context.store, context.settings
     limit = settings.body_bytes
@@ -92,7 +92,9 @@ def board_routes(context: Context, door: Door, waiting: Waiting) -> APIRouter:
                 if result.key not in ordered:
                     raise InputError("the job has no such unit and round", path=f"results[{number}]")
             return ResultsReply(
-                *store.add_results(caller.board_id, job_id, message.attempt, message.results, settings.lease_seconds)
+                *store.add_results(
+                    caller.board_id, job_id, message.attempt, message.results, settings.lease_seconds, message.log
+                )
             )
 
         return reply(await run_in_threadpool(store_them))
@@ -101,10 +103,26 @@ def board_routes(context: Context, door: Door, waiting: Waiting) -> APIRouter:
     @speaks(HeartbeatReply, body=HeartbeatRequest)
     async def heartbeat(request: Request, job_id: str, caller: Annotated[Caller, board]) -> Response:
         message = await read(request, HeartbeatRequest, limit)
-        assert caller.board_id is not None
-        cancel = await run_in_threadpool(
-            store.renew_lease, caller.board_id, job_id, message.attempt, settings.lease_seconds
-        )
+        board_id = caller.board_id
+        assert board_id is not None
+
+        async def renew() -> bool:
+            return await run_in_threadpool(
+                store.renew_lease, board_id, job_id, message.attempt, settings.lease_seconds, message.log
+            )
+
+        # Held for less than a lease lasts, since only asking again renews it.
+        seconds = min(message.wait_seconds, settings.poll_seconds, settings.lease_seconds / 3)
+        if seconds <= 0:
+            return reply(HeartbeatReply(await renew()))
+        # The ticket comes first: who cancels the job after the lease was renewed must find somebody to wake.
+        with holding.ticket(Holder(board_id, job_id, message.attempt)) as ticket:
+            cancel = await renew()
+            if not cancel:
+                async with listening(request, ticket):
+                    woken = await ticket.wait(seconds)
+                if woken and not ticket.void:
+                    cancel = await renew()
         return reply(HeartbeatReply(cancel))
 
     @router.post("/jobs/{job_id}/finish")

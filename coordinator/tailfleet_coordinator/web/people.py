@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse
 
 from tailfleet_coordinator import campaigns
-from tailfleet_coordinator.db.rows import Board, Caller
+from tailfleet_coordinator.db.rows import Board, Caller, Holder
 from tailfleet_coordinator.replies import (
     Boards,
     Campaigns,
@@ -25,6 +25,7 @@ from tailfleet_coordinator.web.access import Door, hashed, new_token
 from tailfleet_coordinator.web.context import Context
 from tailfleet_coordinator.web.enrolment import check_name, check_path, enrolment_line
 from tailfleet_coordinator.web.openapi import speaks
+from tailfleet_coordinator.web.waiting import Waiting
 from tailfleet_coordinator.web.wire import check_range, read, reply
 from tailfleet_schema import __version__, codec
 from tailfleet_schema.campaign import BoardStatus, CampaignReport, CampaignRequest, CampaignState, CampaignStatus
@@ -35,8 +36,8 @@ MOST_MINUTES = 7 * 24 * 60
 """An enrolment token may not be good for longer than a week."""
 
 
-def people_routes(context: Context, door: Door) -> APIRouter:
-    """The people's endpoints."""
+def people_routes(context: Context, door: Door, holding: Waiting[Holder]) -> APIRouter:
+    """The people's endpoints, but for jobs. Boards whose job is called off wait in ``holding``."""
     router = APIRouter(prefix="/v1", tags=["people"])
     store, settings = context.store, context.settings
     reader = [Depends(door.reader)]
@@ -131,10 +132,11 @@ def people_routes(context: Context, door: Door) -> APIRouter:
 
     @router.post("/campaigns/{campaign_id}/cancel", dependencies=operator)
     @speaks(CampaignStatus)
-    def cancel(campaign_id: str) -> Response:
-        store.get_campaign(campaign_id)
-        store.end_campaign(campaign_id, CampaignState.CANCELLED)
-        return _status(campaign_id)
+    async def cancel(campaign_id: str) -> Response:
+        await run_in_threadpool(store.get_campaign, campaign_id)
+        await run_in_threadpool(store.end_campaign, campaign_id, CampaignState.CANCELLED)
+        await holding.look_now()
+        return await run_in_threadpool(_status, campaign_id)
 
     @router.get("/campaigns/{campaign_id}/report", dependencies=reader)
     @speaks(CampaignReport)

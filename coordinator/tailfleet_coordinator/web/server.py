@@ -146,7 +146,7 @@ class _Server(uvicorn.Server):
                 ssl_context_factory=None if certificate is None else lambda config, default: certificate.context,
             )
         )
-        self._waiting = app.state.waiting
+        self._let_go = app.state.let_go
         self._ready_file = ready_file
         self._ready = ready
         self._leadership = leadership
@@ -160,7 +160,7 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter) or self._leadership.lost is not None
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._waiting.close()
+        self._let_go()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager

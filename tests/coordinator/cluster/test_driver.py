@@ -266,3 +266,33 @@ def test_missing_images_fail_the_model_in_one_sentence(lab, campaigning, virtual
     assert phases(lab) == {("modelled", "seeing"): "failed"}
     assert "there is no artifact" in status(lab).steps[0].note
     assert lab.sql("SELECT count(*) FROM machine_uses WHERE holder LIKE 'task:%'") == [(0,)]
+
+
+@pytest.mark.parametrize("kind", [JobKind.SWEEP, JobKind.VERIFY])
+def test_a_cancelled_job_ends_its_step_and_no_other(lab, campaigning, virtual, kind):
+    stopped = lab.board("stopped", BoardKind.VIRTUAL, machine="machine-2")
+    ask(lab, "c1", "stopped", "modelled", objective=HALF)
+    driver = campaigning.driver()
+    reason = Failure("the job was cancelled by operator 'lab'", Blame.AUTHOR)
+    for _ in range(20):
+        driver.advance()
+        mine = [job for job in lab.store.list_jobs("c1") if job.board_id == stopped and job.kind is kind]
+        if mine:
+            break
+        campaigning.play(stopped)
+    lab.store.cancel_job(mine[0].id, reason)
+    campaigning.run(virtual)
+    assert phases(lab) == {("stopped", "tiny"): "cancelled", ("modelled", "tiny"): "done"}
+    found = status(lab)
+    assert found.state is CampaignState.DONE
+    assert (found.steps[0].note, found.steps[0].failure) == (reason.sentence, reason)
+
+
+def test_a_campaign_whose_every_job_was_cancelled_has_failed_and_says_so(lab, campaigning, virtual):
+    ask(lab, "c1", "modelled")
+    campaigning.driver().advance()
+    reason = Failure("the job was cancelled by operator 'lab'", Blame.AUTHOR)
+    lab.store.cancel_job(lab.store.list_jobs("c1")[0].id, reason)
+    campaigning.run()
+    assert (status(lab).state, status(lab).failure) == (CampaignState.FAILED, reason)
+    assert phases(lab) == {("modelled", "tiny"): "cancelled"}

@@ -8,6 +8,7 @@
      └─ BodyTooLarge      413
     LabError
      ├─ LeaseGone         409  the lease is no longer this board's
+     ├─ StorageFull       507  the coordinator's disk has no room
      └─ Deposed           503  another coordinator writes to the database now
     ConfigurationError
      ├─ AnotherWriter     503  a coordinator holds the database
@@ -34,6 +35,10 @@ class BodyTooLarge(InputError):
 
 class LeaseGone(LabError):
     """A board spoke for a job that it no longer holds."""
+
+
+class StorageFull(LabError):
+    """The coordinator's disk has no room for what was sent."""
 
 
 class Deposed(LabError):
@@ -65,6 +70,7 @@ _STATUS: tuple[tuple[type[TailfleetError], int], ...] = (
     (NameTaken, 409),
     (BodyTooLarge, 413),
     (LeaseGone, 409),
+    (StorageFull, 507),
     (Deposed, 503),
     (AnotherWriter, 503),
     (DatabaseAway, 503),

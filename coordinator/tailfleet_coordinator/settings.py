@@ -71,6 +71,10 @@ class Settings:
     body_bytes: int = 64 * 1024 * 1024
     """The largest request that is read; an upload of 500 results with 1000 calls each has about 10 MB."""
 
+    artifact_bytes: int = 64 * 1024**3
+    """The largest artifact that is taken in. Room for all of ImageNet's validation images ten times over, and yet no
+    slip of the hand fills a large disk."""
+
     @property
     def url(self) -> str:
         """The database's URL."""

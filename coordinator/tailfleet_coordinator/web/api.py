@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from tailfleet_coordinator.web.access import Door, Gate
 from tailfleet_coordinator.web.boards import board_routes
 from tailfleet_coordinator.web.context import Context
+from tailfleet_coordinator.web.library import library_routes
 from tailfleet_coordinator.web.people import people_routes
 from tailfleet_coordinator.web.tokens import token_routes
 from tailfleet_coordinator.web.waiting import LOOK_SECONDS, Waiting
@@ -37,4 +38,5 @@ def create_app(context: Context, look_seconds: float = LOOK_SECONDS) -> FastAPI:
     app.include_router(board_routes(context, door, waiting))
     app.include_router(people_routes(context, door))
     app.include_router(token_routes(context, door))
+    app.include_router(library_routes(context, door))
     return app

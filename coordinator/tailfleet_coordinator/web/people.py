@@ -1,4 +1,4 @@
-"""What people and their programs ask: boards, models, curves, campaigns, schedules, artifacts.
+"""What people and their programs ask: boards, curves, campaigns, schedules. Models and images are in ``library``.
 
 Answers are the schema's campaign types and those of ``replies``. Viewers may look, operators may change things.
 """
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 
 from tailfleet_coordinator import campaigns
 from tailfleet_coordinator.curves import columns
@@ -17,11 +17,9 @@ from tailfleet_coordinator.replies import (
     Boards,
     Campaigns,
     Columns,
-    Datasets,
     Enrolment,
     EnrolmentRequest,
     Health,
-    Models,
 )
 from tailfleet_coordinator.web.access import Door, hashed, new_token
 from tailfleet_coordinator.web.context import Context
@@ -56,10 +54,6 @@ def people_routes(context: Context, door: Door) -> APIRouter:
         headers = {"X-Sha256": context.agent.sha256, "ETag": f'"{context.agent.sha256}"'}
         return Response(context.agent.content, headers=headers, media_type="application/octet-stream")
 
-    @router.get("/artifacts/{sha256}", dependencies=[Depends(door.anyone)])
-    def artifact(sha256: str) -> Response:
-        return FileResponse(context.artifacts.path(sha256), media_type="application/octet-stream")
-
     @router.get("/boards", dependencies=reader)
     def boards() -> Response:
         return reply(Boards([_board_status(board) for board in store.list_boards(settings.online_seconds)]))
@@ -83,14 +77,6 @@ def people_routes(context: Context, door: Door) -> APIRouter:
         )
         line = enrolment_line(context.public_url, context.agent.sha256, token, message.virtual_profile, message.ca)
         return reply(Enrolment(message.board, token, line, expires_at.isoformat(), context.warning))
-
-    @router.get("/models", dependencies=reader)
-    def models() -> Response:
-        return reply(Models(store.list_models()))
-
-    @router.get("/datasets", dependencies=reader)
-    def datasets() -> Response:
-        return reply(Datasets(store.list_datasets()))
 
     @router.get("/curves", dependencies=reader)
     def curves(model: str | None = None, board: str | None = None) -> Response:

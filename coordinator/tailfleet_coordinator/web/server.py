@@ -79,6 +79,7 @@ def serve(settings: Settings) -> None:
         stack.callback(leadership.end)
         stack.enter_context(_in_thread(leadership.run, "leadership"))
         artifacts = Artifacts(settings.artifacts_dir)
+        artifacts.discard_drafts()
         register_bundled(store, artifacts)
         listener = stack.enter_context(_listener(settings.host, settings.port))
         port = listener.getsockname()[1]

@@ -4,6 +4,8 @@ What is registered is judged first: nothing is stored of a model whose weights a
 does not vouch for. Making artifacts from files is left to the library room, fetching them to boards.
 """
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -37,6 +39,9 @@ PIECE_BYTES = 4 << 20
 
 UNHEARD_BYTES = 64 << 20
 """So much of an upload that is refused is read and thrown away, so that an honest client hears why."""
+
+UNHEARD_SECONDS = 10.0
+"""So long at most."""
 
 INDEX_BYTES = 512 << 20
 """The largest index that is read; some four million images."""
@@ -162,13 +167,15 @@ def _refuse_larger(size: int, limit_bytes: int) -> None:
 
 
 async def _listen_politely(body: AsyncIterator[bytes]) -> None:
-    """Read what is still coming, up to a limit: whoever is sending hears the answer only when through."""
-    size = 0
-    try:
+    """Read what is still coming, within limits: whoever is sending hears the answer only when through."""
+
+    async def listen() -> None:
+        size = 0
         async for chunk in body:
             size += len(chunk)
             if size > UNHEARD_BYTES:
                 break
-    except (ClientDisconnect, RuntimeError):
-        # Gone, or all was read before.
-        return
+
+    # Gone, nothing more to come, or slower than anybody waits for a refusal.
+    with contextlib.suppress(ClientDisconnect, asyncio.TimeoutError):
+        await asyncio.wait_for(listen(), UNHEARD_SECONDS)

@@ -67,7 +67,7 @@ def test_a_file_that_changes_meanwhile_is_named(lay):
     root = lay({"cat": 2})
     files = files_of(root)
     (root / "cat" / "001.png").write_bytes(lay.png + b"another")
-    with pytest.raises(InputError, match="cat/001.png changed"):
+    with pytest.raises(InputError, match=r"cat/001\.png changed"):
         pack.measure(root, files)
 
 
@@ -77,9 +77,9 @@ def test_an_honest_pack_passes(packed):
 
 def test_paths_must_be_those_of_the_index(packed):
     path, paths = packed
-    with pytest.raises(InputError, match="holds, but the index does not, 'dog/000.png'"):
+    with pytest.raises(InputError, match=r"holds, but the index does not, 'dog/000\.png'"):
         pack.check_directory(path, paths[:2])
-    with pytest.raises(InputError, match="lacks 'emu/000.png' and 1 more"):
+    with pytest.raises(InputError, match=r"lacks 'emu/000\.png' and 1 more"):
         pack.check_directory(path, [*paths, "emu/000.png", "emu/001.png"])
 
 
@@ -99,9 +99,11 @@ def test_compressed_twice_and_overlapping_files(packed, tmp_path):
             archive.writestr(name, b"\0" * 100_000)
     with pytest.raises(InputError, match="compressed"):
         pack.check_directory(odd, paths)
-    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(odd, "w") as archive:
-        for name in [*paths, paths[0]]:
+    with zipfile.ZipFile(odd, "w") as archive:
+        for name in paths:
             archive.writestr(name, b"x")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr(paths[0], b"x")
     with pytest.raises(InputError, match="twice"):
         pack.check_directory(odd, paths)
     # Every entry of the directory is told to be as long as the whole file.

@@ -1,7 +1,9 @@
 """One's own checkpoint and one's own folder of images, from the command line to measured top-1 on a board."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +94,35 @@ def test_a_board_measures_and_judges_them(farm, registered):
         assert row.schedule_digest is None or row.top1_pruned >= 0.0
     frame = farm.fleet.curves(model="mine", board="here")
     assert sorted(frame[frame["part"] == "model"]["tokens"]) == [5, 9, 13, 17]
+
+
+def test_the_same_images_from_folders_of_the_lab_s_own(farm, registered, tailfleet, world, tmp_path_factory):
+    """Nothing is sent: the coordinator and the board name a folder each, and it may lie elsewhere on each."""
+    folder = tmp_path_factory.mktemp("elsewhere") / "images"
+    shutil.copytree(world / "images", folder)
+    said = tailfleet("dataset", "add", "local", world / "images", "--calibration", "0.4", "--seed", "1", "--index-only")
+    assert "no images were sent" in said
+    tailfleet("model", "add", "mine-locally", *ARGUMENTS, "--checkpoint", world / "weights.pt", "--dataset", "local")
+    farm.coordinator.end()
+    farm.options = ("--dataset", f"local={world / 'images'}")
+    farm.start_coordinator()
+    remembered = subprocess.run(
+        [sys.executable, "tailfleet-agent.pyz", "dataset", "local", str(folder)],
+        env={**os.environ, "TAILFLEET_AGENT_HOME": str(farm.home("here"))},
+        cwd=farm.home("here"),
+        capture_output=True,
+        text=True,
+    )
+    assert remembered.returncode == 0, remembered.stderr
+    farm.restart_agent("here")
+    rows = measured(farm, "mine-locally")
+    assert rows
+    assert all(row.top1_dense >= 60.0 and row.top1_computed_on == "board" for row in rows)
+    (index,) = [name for name, pack in specs(farm) if pack is None]
+    assert (farm.home("here") / "artifacts" / index).is_file()
+
+
+def specs(farm):
+    """sha256 of index and pack of each dataset of files."""
+    rows = [json.loads(text) for (text,) in farm.query("SELECT spec_json FROM datasets")]
+    return [(row["sha256"], row["pack_sha256"]) for row in rows if row["form"] == "files"]

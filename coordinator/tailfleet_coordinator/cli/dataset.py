@@ -68,7 +68,8 @@ def add(
         f" {spec.calibration_images} calibration and {spec.evaluation_images} evaluation images"
     )
     if index_only:
-        say(f"no images were sent: start the agent of every board with --dataset {name}=FOLDER")
+        say(f"no images were sent; on every board: tailfleet-agent dataset {name} FOLDER")
+        say(f"plans that weigh accuracy need them here, too: tailfleet up --dataset {name}=FOLDER")
 
 
 @app.command()
@@ -85,7 +86,7 @@ def show(name: Annotated[str, typer.Argument(help="A dataset's name.")]) -> None
             f"{spec.classes} classes, {spec.calibration_images} calibration, {spec.evaluation_images} evaluation images"
         )
         return
-    say(f"pack: {spec.pack_sha256 or f'none: boards name a folder with --dataset {name}=FOLDER'}")
+    say(f"pack: {spec.pack_sha256 or f'none: each board names a folder: tailfleet-agent dataset {name} FOLDER'}")
     counts = Counter((file.label, file.split) for file in index.files)
     frame = pandas.DataFrame(
         [

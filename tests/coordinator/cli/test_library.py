@@ -7,6 +7,7 @@ import pytest
 
 from tailfleet_coordinator.cli import main, show
 from tailfleet_coordinator.cli.model import settings_of
+from tailfleet_coordinator.cli.up import folders_of
 from tailfleet_coordinator.client import Fleet
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.workload import DatasetSpec
@@ -68,10 +69,11 @@ def test_options_of_a_dataset(live, tailfleet, pets, tmp_path):
     )  # fmt: skip
     assert status == 0, err
     assert "5 classes, 3 calibration and 3 evaluation images" in out
-    assert "--dataset pets=FOLDER" in out
+    assert "tailfleet-agent dataset pets FOLDER" in out
+    assert "tailfleet up --dataset pets=FOLDER" in out
     (spec,) = live.lab.store.list_datasets()
     assert spec.pack_sha256 is None
-    assert "boards name a folder" in tailfleet("dataset", "show", "pets")[1]
+    assert "each board names a folder" in tailfleet("dataset", "show", "pets")[1]
     assert tailfleet("dataset", "add", "pets", pets)[0] == 2
     assert tailfleet("dataset", "add", "pets", pets, "--replace")[0] == 0
 
@@ -135,6 +137,19 @@ def test_a_model_that_cannot_be_meant(live, tailfleet, tmp_path):
         assert "Traceback" not in err
     assert tailfleet("model", "show", "ghost")[0] == 2
     assert [model.name for model in live.lab.store.list_models()] == ["tiny"]
+
+
+def test_folders_that_the_coordinator_is_to_read(tailfleet, pets, tmp_path):
+    assert folders_of([f"pets={pets}"]) == {"pets": pets}
+    for text, words in (
+        ("pets", "is not NAME=FOLDER"),
+        ("=/tmp", "is not NAME=FOLDER"),
+        (f"pets={tmp_path / 'nowhere'}", "there is no folder"),
+    ):
+        status, _, err = tailfleet("up", "--state", tmp_path / "state", "--dataset", text)
+        assert status == 2
+        assert words in err
+    assert not (tmp_path / "state").exists()
 
 
 def test_arguments_for_timm_are_json():

@@ -5,7 +5,6 @@ from dataclasses import replace as changed
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tailfleet_coordinator.db.engine import Database, Now, lock_table
 from tailfleet_coordinator.db.tables import CampaignTable, DatasetTable, ModelTable, StepTable
@@ -26,25 +25,15 @@ class WorkloadQueries(Database):
 
     def put_model(self, spec: ModelSpec) -> None:
         """Register the model, or what its name means from now on."""
-        values = {"digest": model_digest(spec), "spec_json": codec.dumps(spec), "registered_at": Now()}
         with self.writing() as connection:
             lock_table(connection, "models")
-            known = connection.execute(select(ModelTable.digest).where(ModelTable.name == spec.name)).scalar()
-            if known is None:
-                connection.execute(insert(ModelTable).values(name=spec.name, **values))
-            elif known != values["digest"]:
-                connection.execute(update(ModelTable).where(ModelTable.name == spec.name).values(**values))
+            _write(connection, ModelTable, spec.name, _model_values(spec))
 
     def put_dataset(self, spec: DatasetSpec) -> None:
         """Register the dataset, or what its name means from now on."""
-        values = {"sha256": spec.sha256, "spec_json": codec.dumps(spec), "registered_at": Now()}
         with self.writing() as connection:
             lock_table(connection, "datasets")
-            known = connection.execute(select(DatasetTable.spec_json).where(DatasetTable.name == spec.name)).scalar()
-            if known is None:
-                connection.execute(insert(DatasetTable).values(name=spec.name, **values))
-            elif known != values["spec_json"]:
-                connection.execute(update(DatasetTable).where(DatasetTable.name == spec.name).values(**values))
+            _write(connection, DatasetTable, spec.name, _dataset_values(spec))
 
     def add_model(self, spec: ModelSpec, replace: bool = False) -> bool:
         """Register a lab's own model; False where the very same is registered already.
@@ -53,19 +42,20 @@ class WorkloadQueries(Database):
         ``NameTaken`` where the name means another model: without ``replace``, or while a running campaign uses it,
         whose sweep and verification would be of two models.
         """
-        values = {"digest": model_digest(spec), "spec_json": codec.dumps(spec), "registered_at": Now()}
         with self.writing() as connection:
+            _lock_library(connection)
             check_model(spec, None if spec.dataset is None else load_dataset(connection, spec.dataset))
-            known = self._claim_name(connection, ModelTable, spec.name, values)
-            if known is None or known == values["spec_json"]:
-                return known is None
-            if not replace:
-                raise NameTaken(
-                    f"another model is called {spec.name!r}",
-                    "choose another name, or replace it with --replace: its curves are then not reused",
-                )
-            _refuse_in_use(connection, [spec.name])
-            connection.execute(update(ModelTable).where(ModelTable.name == spec.name).values(**values))
+            known = _known(connection, ModelTable, spec.name)
+            if known == codec.dumps(spec):
+                return False
+            if known is not None:
+                if not replace:
+                    raise NameTaken(
+                        f"another model is called {spec.name!r}",
+                        "choose another name, or replace it with --replace: its curves are then not reused",
+                    )
+                _refuse_in_use(connection, [spec.name])
+            _write(connection, ModelTable, spec.name, _model_values(spec))
             return True
 
     def add_dataset(self, spec: DatasetSpec, replace: bool = False) -> bool:
@@ -74,34 +64,22 @@ class WorkloadQueries(Database):
         Raises ``InputError`` where a model that is judged on them does not know all their classes, and ``NameTaken``
         as :meth:`add_model` does.
         """
-        values = {"sha256": spec.sha256, "spec_json": codec.dumps(spec), "registered_at": Now()}
         with self.writing() as connection:
-            text = self._claim_name(connection, DatasetTable, spec.name, values)
-            if text is None:
-                return True
-            known = codec.loads(DatasetSpec, text)
-            if changed(known, source=spec.source) == spec:
-                return False
-            if not replace:
-                raise NameTaken(
-                    f"another dataset is called {spec.name!r}", "choose another name, or replace it with --replace"
-                )
-            judged = [model for model in _load_models(connection) if model.dataset == spec.name]
-            for model in judged:
-                check_classes(model, spec)
-            _refuse_in_use(connection, [model.name for model in judged])
-            connection.execute(update(DatasetTable).where(DatasetTable.name == spec.name).values(**values))
+            _lock_library(connection)
+            known = _known(connection, DatasetTable, spec.name)
+            if known is not None:
+                if changed(codec.loads(DatasetSpec, known), source=spec.source) == spec:
+                    return False
+                if not replace:
+                    raise NameTaken(
+                        f"another dataset is called {spec.name!r}", "choose another name, or replace it with --replace"
+                    )
+                judged = [model for model in _load_models(connection) if model.dataset == spec.name]
+                for model in judged:
+                    check_classes(model, spec)
+                _refuse_in_use(connection, [model.name for model in judged])
+            _write(connection, DatasetTable, spec.name, _dataset_values(spec))
             return True
-
-    def _claim_name(
-        self, connection: Connection, table: type[ModelTable | DatasetTable], name: str, values: dict[str, Any]
-    ) -> str | None:
-        """Insert the row unless the name is taken; then the specification that it stands for, locked."""
-        dialect: Any = sqlite if self.is_sqlite else postgresql
-        statement = dialect.insert(table).values(name=name, **values).on_conflict_do_nothing().returning(table.name)
-        if connection.execute(statement).first() is not None:
-            return None
-        return str(connection.execute(select(table.spec_json).where(table.name == name).with_for_update()).scalar_one())
 
     def list_models(self) -> list[ModelSpec]:
         """All models by name."""
@@ -127,7 +105,7 @@ class WorkloadQueries(Database):
 
 def load_dataset(connection: Connection, name: str) -> DatasetSpec:
     """The dataset so named. Raises ``UnknownName``."""
-    text = connection.execute(select(DatasetTable.spec_json).where(DatasetTable.name == name)).scalar()
+    text = _known(connection, DatasetTable, name)
     if text is None:
         raise UnknownName(f"no dataset is called {name!r}", "tailfleet dataset list")
     return codec.loads(DatasetSpec, text)
@@ -135,10 +113,38 @@ def load_dataset(connection: Connection, name: str) -> DatasetSpec:
 
 def load_model(connection: Connection, name: str) -> ModelSpec:
     """The model so named. Raises ``UnknownName``."""
-    text = connection.execute(select(ModelTable.spec_json).where(ModelTable.name == name)).scalar()
+    text = _known(connection, ModelTable, name)
     if text is None:
         raise UnknownName(f"no model is called {name!r}", "tailfleet model list")
     return codec.loads(ModelSpec, text)
+
+
+def _lock_library(connection: Connection) -> None:
+    # Both, in one order: a model and the images that it names must not change under each other.
+    lock_table(connection, "datasets")
+    lock_table(connection, "models")
+
+
+def _model_values(spec: ModelSpec) -> dict[str, Any]:
+    return {"digest": model_digest(spec), "spec_json": codec.dumps(spec), "registered_at": Now()}
+
+
+def _dataset_values(spec: DatasetSpec) -> dict[str, Any]:
+    return {"sha256": spec.sha256, "spec_json": codec.dumps(spec), "registered_at": Now()}
+
+
+def _known(connection: Connection, table: type[ModelTable | DatasetTable], name: str) -> str | None:
+    """The specification that the name stands for."""
+    return connection.execute(select(table.spec_json).where(table.name == name)).scalar()
+
+
+def _write(connection: Connection, table: type[ModelTable | DatasetTable], name: str, values: dict[str, Any]) -> None:
+    """Let the name, whose table is locked, stand for ``values``."""
+    known = _known(connection, table, name)
+    if known is None:
+        connection.execute(insert(table).values(name=name, **values))
+    elif known != values["spec_json"]:
+        connection.execute(update(table).where(table.name == name).values(**values))
 
 
 def _load_models(connection: Connection) -> list[ModelSpec]:

@@ -1,11 +1,9 @@
 """Names of models and datasets: what they mean, and who may change that when."""
 
 import dataclasses
-import threading
 
 import pytest
 
-from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.refusals import NameTaken, UnknownName
 from tailfleet_schema.campaign import CampaignState
 from tailfleet_schema.errors import InputError
@@ -67,23 +65,20 @@ def test_what_a_running_campaign_uses_stays(lab, mine):
     assert lab.store.add_model(dataclasses.replace(mine, arguments={"depth": 4}), replace=True)
 
 
-def test_of_many_who_claim_a_name_one_has_it(lab, mine):
+def test_of_many_who_claim_a_name_one_has_it(lab, mine, together):
     """Each brings another model; the others are told so, whichever was first."""
     lab.store.add_dataset(PETS)
-    told = []
+    models = [dataclasses.replace(mine, arguments={"depth": number}) for number in range(1, 9)]
+    told = together(*(lambda model=model: lab.store.add_model(model) for model in models))
+    assert [outcome for outcome in told if not isinstance(outcome, NameTaken)] == [True]
+    assert lab.store.get_model("mine") == models[told.index(True)]
 
-    def claim(number):
-        store = Store(lab.url)
-        try:
-            told.append(store.add_model(dataclasses.replace(mine, arguments={"depth": number})))
-        except NameTaken:
-            told.append(None)
-        finally:
-            store.close()
 
-    threads = [threading.Thread(target=claim, args=(number,)) for number in range(1, 9)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(told, key=str) == [None] * 7 + [True]
+def test_a_model_and_its_images_do_not_change_under_each_other(lab, mine, together):
+    """Whoever comes second is judged by what the first one stored."""
+    more = dataclasses.replace(PETS, sha256="b" * 64, classes=11)
+    for _ in range(5):
+        lab.store.put_dataset(PETS)
+        lab.sql("DELETE FROM models WHERE name = 'mine'")
+        told = together(lambda: lab.store.add_model(mine), lambda: lab.store.add_dataset(more, replace=True))
+        assert sum(isinstance(outcome, InputError) for outcome in told) == 1, told

@@ -4,10 +4,6 @@ What is registered is judged first: nothing is stored of a model whose weights a
 does not vouch for. Making artifacts from files is left to the library room, fetching them to boards.
 """
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
@@ -37,12 +33,6 @@ from tailfleet_schema.workload import DatasetIndex, DatasetSpec
 PIECE_BYTES = 4 << 20
 """An upload is written in pieces of this size: large enough that the way to the disk's thread costs nothing."""
 
-UNHEARD_BYTES = 64 << 20
-"""So much of an upload that is refused is read and thrown away, so that an honest client hears why."""
-
-UNHEARD_SECONDS = 10.0
-"""So long at most."""
-
 INDEX_BYTES = 512 << 20
 """The largest index that is read; some four million images."""
 
@@ -67,17 +57,9 @@ def library_routes(context: Context, door: Door) -> APIRouter:
     @router.put("/artifacts/{sha256}", dependencies=operator)
     async def put_artifact(request: Request, sha256: str) -> Response:
         check_sha256(sha256)
-        body = request.stream()
-        try:
-            if not artifacts.has(sha256):
-                await _receive(request, body, artifacts, sha256, settings.artifact_bytes)
-                return reply(StoredArtifact(sha256, artifacts.path(sha256).stat().st_size))
-        except ClientDisconnect:
-            raise InputError("the connection ended before the artifact was whole", "send it again") from None
-        except Exception:
-            await _listen_politely(body)
-            raise
-        await _listen_politely(body)
+        if not artifacts.has(sha256):
+            # What is still coming when this refuses, the server reads and throws away, so that the client hears why.
+            await _receive(request, artifacts, sha256, settings.artifact_bytes)
         return reply(StoredArtifact(sha256, artifacts.path(sha256).stat().st_size))
 
     @router.get("/models", dependencies=reader)
@@ -138,12 +120,10 @@ def _need(artifacts: Artifacts, sha256: str | None, what: str) -> None:
         raise InputError(f"{what} {sha256[:12]} is not here", f"send it first: PUT /v1/artifacts/{sha256}")
 
 
-async def _receive(
-    request: Request, body: AsyncIterator[bytes], artifacts: Artifacts, sha256: str, limit_bytes: int
-) -> None:
-    """Write ``body`` to disk as it comes. Raises ``BodyTooLarge``, ``StorageFull``, or ``InputError`` for other bytes.
+async def _receive(request: Request, artifacts: Artifacts, sha256: str, limit_bytes: int) -> None:
+    """Write the request's body to disk as it comes.
 
-    What the client says of the length is believed only where it makes the answer come sooner.
+    Raises ``BodyTooLarge``, ``StorageFull``, or ``InputError`` for other bytes than the name promises. What the client says of the length is believed only where it makes the answer come sooner.
     """
     promised = request.headers.get("Content-Length", "")
     if promised.isdecimal():
@@ -151,12 +131,15 @@ async def _receive(
         await run_in_threadpool(artifacts.check_room, sha256, int(promised))
     with artifacts.draft(sha256) as draft:
         waiting = bytearray()
-        async for chunk in body:
-            waiting += chunk
-            _refuse_larger(draft.size + len(waiting), limit_bytes)
-            if len(waiting) >= PIECE_BYTES:
-                await run_in_threadpool(draft.write, bytes(waiting))
-                waiting.clear()
+        try:
+            async for chunk in request.stream():
+                waiting += chunk
+                _refuse_larger(draft.size + len(waiting), limit_bytes)
+                if len(waiting) >= PIECE_BYTES:
+                    await run_in_threadpool(draft.write, bytes(waiting))
+                    waiting.clear()
+        except ClientDisconnect:
+            raise InputError("the connection ended before the artifact was whole", "send it again") from None
         await run_in_threadpool(draft.write, bytes(waiting))
         await run_in_threadpool(draft.keep)
 
@@ -164,18 +147,3 @@ async def _receive(
 def _refuse_larger(size: int, limit_bytes: int) -> None:
     if size > limit_bytes:
         raise BodyTooLarge(f"an artifact may have {limit_bytes} bytes, and this one has more", "send fewer images")
-
-
-async def _listen_politely(body: AsyncIterator[bytes]) -> None:
-    """Read what is still coming, within limits: whoever is sending hears the answer only when through."""
-
-    async def listen() -> None:
-        size = 0
-        async for chunk in body:
-            size += len(chunk)
-            if size > UNHEARD_BYTES:
-                break
-
-    # Gone, nothing more to come, or slower than anybody waits for a refusal.
-    with contextlib.suppress(ClientDisconnect, asyncio.TimeoutError):
-        await asyncio.wait_for(listen(), UNHEARD_SECONDS)

@@ -6,7 +6,6 @@ import zipfile
 
 import pytest
 
-from tailfleet_coordinator.artifacts import Draft
 from tailfleet_coordinator.client import Fleet, FleetError
 from tailfleet_coordinator.refusals import NameTaken, UnknownName
 from tailfleet_schema.errors import InputError, LabError
@@ -40,11 +39,12 @@ def test_a_folder_of_images_becomes_a_dataset(live, fleet, pets):
     assert (row["name"], row["form"], row["files"]) == ("pets", "files", "coordinator")
 
 
-def test_nothing_is_sent_twice(live, fleet, pets, monkeypatch):
+def test_nothing_is_sent_twice(live, fleet, pets):
+    told = []
     first, _ = fleet.add_dataset("pets", pets)
-    monkeypatch.setattr(Draft, "write", None)
-    again, _ = fleet.add_dataset("pets", pets)
+    again, _ = fleet.add_dataset("pets", pets, progress=lambda what, *_: told.append(what))
     assert (again.dataset, again.new) == (first.dataset, False)
+    assert set(told) == {"reading", "packing"}
 
 
 def test_the_images_may_stay_where_they_are(live, fleet, pets):

@@ -89,9 +89,8 @@ def test_an_artifact_larger_than_allowed(live, ask):
     assert stored(live) == []
 
 
-def test_a_full_disk_is_a_sentence_before_and_while_it_fills(live, ask, monkeypatch):
+def test_a_full_disk_is_a_sentence_before_and_while_it_fills(live, ask):
     change(live, artifact_bytes=1 << 62)
-    monkeypatch.setattr("tailfleet_coordinator.web.library.UNHEARD_SECONDS", 0.05)
     with begun(live, 1 << 60) as connection, connection.makefile("rb") as answer:
         assert b" 507 " in answer.readline()
     content = bytes(24 << 20)
@@ -115,6 +114,14 @@ def begun(live, length):
         f"Authorization: Bearer {live.operator}\r\n\r\n".encode()
     )
     return connection
+
+
+def test_who_sends_all_before_listening_hears_why_it_was_refused(live):
+    change(live, artifact_bytes=1000)
+    with begun(live, 50 << 20) as connection, connection.makefile("rb") as answer:
+        for _ in range(50):
+            connection.sendall(bytes(1 << 20))
+        assert b" 413 " in answer.readline()
 
 
 def test_a_connection_that_breaks_leaves_nothing(live, ask):

@@ -59,7 +59,10 @@ class _Broken(Exception):
 
 
 def needed(job: Job, has_folder: bool = False) -> list[str]:
-    """Content addresses of what the worker reads for ``job``; of images that the node has in a folder, the index alone."""
+    """Content addresses of what the worker reads for ``job``.
+
+    Of images that the node has in a folder, only the index is fetched.
+    """
     wanted = [job.workload.model.checkpoint_sha256]
     if job.dataset is not None:
         wanted += [job.dataset.sha256, None if has_folder else job.dataset.pack_sha256]

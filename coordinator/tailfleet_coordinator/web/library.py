@@ -123,7 +123,8 @@ def _need(artifacts: Artifacts, sha256: str | None, what: str) -> None:
 async def _receive(request: Request, artifacts: Artifacts, sha256: str, limit_bytes: int) -> None:
     """Write the request's body to disk as it comes.
 
-    Raises ``BodyTooLarge``, ``StorageFull``, or ``InputError`` for other bytes than the name promises. What the client says of the length is believed only where it makes the answer come sooner.
+    Raises ``BodyTooLarge``, ``StorageFull``, or ``InputError`` for other bytes than the name promises. What the client
+    says of the length is believed only where it makes the answer come sooner.
     """
     promised = request.headers.get("Content-Length", "")
     if promised.isdecimal():

@@ -125,7 +125,9 @@ def report_of(store: Store, campaign: Campaign) -> CampaignReport:
         board = store.get_board(step.board_id)
         job_id = verifying.get((step.board_id, step.model))
         results = store.list_results(job_id) if job_id is not None else []
-        rows += report_rows(board.name, board.kind, store.get_model(step.model), mine, results, objective)
+        # The job knows which model it measured; by now the name may stand for another.
+        model = store.get_model(step.model) if job_id is None else store.get_job(job_id).workload.model
+        rows += report_rows(board.name, board.kind, model, mine, results, objective)
     return CampaignReport(campaign.id, rows)
 
 

@@ -7,15 +7,22 @@
     fleet.curves(model="digits_vit", board="nano-7")  # one row for each measured unit, times in ns
 """
 
+import dataclasses
+import hashlib
 import json
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 import pandas
 
+from tailfleet_coordinator.library import datasets, models
+from tailfleet_coordinator.library.progress import Progress, silent
+from tailfleet_coordinator.library.splits import CALIBRATION_SHARE, Amount
+from tailfleet_coordinator.refusals import NameTaken, UnknownName
 from tailfleet_coordinator.replies import (
     CURVE_COLUMNS,
     JOB_COLUMNS,
@@ -26,14 +33,19 @@ from tailfleet_coordinator.replies import (
     Boards,
     Campaigns,
     Columns,
+    DatasetAdded,
+    DatasetRequest,
     Datasets,
     Enrolment,
     EnrolmentRequest,
     Health,
     JobDetails,
     JobLog,
+    ModelAdded,
+    ModelRequest,
     Models,
     NewToken,
+    StoredArtifact,
     TokenRequest,
     Tokens,
 )
@@ -42,9 +54,10 @@ from tailfleet_coordinator.tls import trusting
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardFacts
 from tailfleet_schema.campaign import BoardStatus, CampaignReport, CampaignRequest, CampaignStatus
-from tailfleet_schema.errors import Blame, ConfigurationError, DecodeError, LabError, TailfleetError
+from tailfleet_schema.errors import Blame, ConfigurationError, DecodeError, InputError, LabError, TailfleetError
 from tailfleet_schema.messages import ErrorReply
 from tailfleet_schema.schedule import Schedule
+from tailfleet_schema.workload import FILES, DatasetIndex, DatasetSpec, ModelSpec
 
 T = TypeVar("T")
 
@@ -62,6 +75,13 @@ _NUMBERS = {
     "quiet_ns": "Float64", "quiet_low_ns": "Float64", "quiet_high_ns": "Float64", "p50_ns": "Float64",
     "p90_ns": "Float64", "p99_ns": "Float64",
 }  # fmt: skip
+
+
+PIECE_BYTES = 1 << 20
+"""Files are sent in pieces of this size."""
+
+PATIENT = httpx.Timeout(60.0, read=900.0)
+"""For what the coordinator must write to disk, or read through, before it answers."""
 
 
 class FleetError(TailfleetError):
@@ -168,6 +188,7 @@ class Fleet:
             "tokens",
             "prefix",
             "image_size",
+            "classes",
             "weights",
             "dataset",
         )
@@ -181,18 +202,154 @@ class Fleet:
                 model.geometry.tokens,
                 model.geometry.prefix,
                 model.geometry.image_size,
-                "random" if model.checkpoint_sha256 is None else model.checkpoint_sha256[:12],
+                model.geometry.classes,
+                weights_in_words(model),
                 model.dataset,
             )
             for model in self._get("/v1/models", Models).models
         ]
         return pandas.DataFrame(rows, columns=list(names))
 
+    def model(self, name: str) -> ModelSpec:
+        """One model. Raises ``UnknownName``."""
+        for model in self._get("/v1/models", Models).models:
+            if model.name == name:
+                return model
+        raise UnknownName(f"no model is called {name!r}", "tailfleet model list")
+
+    def add_model(
+        self,
+        name: str,
+        architecture: str,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        checkpoint: str | Path | None = None,
+        pretrained: bool = False,
+        pretrained_on_board: bool = False,
+        dataset: str | None = None,
+        replace: bool = False,
+        progress: Progress = silent,
+    ) -> ModelAdded:
+        """Register a model of timm's, built and read by torch and timm on this machine.
+
+        ``arguments`` are timm's (``num_classes``, ``img_size``, …). ``checkpoint`` is a file of its weights
+        (``.safetensors``, ``.npz``, or ``.pt`` that holds tensors alone); ``pretrained`` takes timm's own and sends
+        them, ``pretrained_on_board`` lets every board fetch them; with none of the three the weights are random, and
+        only its latency means anything. ``dataset`` is the one that it is judged on. Raises ``InputError`` for what
+        the author got wrong; nothing is registered then.
+        """
+        if dataset is not None:
+            self.dataset(dataset)
+        with models.register(
+            name,
+            architecture,
+            arguments or {},
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            pretrained=pretrained,
+            pretrained_on_board=pretrained_on_board,
+            dataset=dataset,
+        ) as registered:
+            spec = registered.spec
+            weights = registered.weights
+            if weights is not None:
+                spec = dataclasses.replace(spec, checkpoint_sha256=sha256_of(weights, progress))
+            taken = any(known.name == name and known != spec for known in self._get("/v1/models", Models).models)
+            if taken and not replace:
+                raise NameTaken(f"another model is called {name!r}", "choose another name, or add --replace")
+            if weights is not None and spec.checkpoint_sha256 is not None:
+                self._upload(spec.checkpoint_sha256, weights.stat().st_size, lambda: _pieces(weights), progress)
+        return self._post("/v1/models", ModelRequest(spec, replace), ModelAdded)
+
     def datasets(self) -> pandas.DataFrame:
-        """One row a dataset."""
-        names = ("name", "sha256", "classes", "calibration_images", "evaluation_images", "source")
-        rows = [[getattr(dataset, name) for name in names] for dataset in self._get("/v1/datasets", Datasets).datasets]
+        """One row a dataset; ``files`` says who has the images: the ``coordinator``, or each ``board`` in a folder."""
+        names = ("name", "form", "classes", "calibration_images", "evaluation_images", "files", "sha256", "source")
+        rows = [
+            (
+                dataset.name,
+                dataset.form,
+                dataset.classes,
+                dataset.calibration_images,
+                dataset.evaluation_images,
+                "board" if dataset.form == FILES and dataset.pack_sha256 is None else "coordinator",
+                dataset.sha256,
+                dataset.source,
+            )
+            for dataset in self._get("/v1/datasets", Datasets).datasets
+        ]
         return pandas.DataFrame(rows, columns=list(names))
+
+    def dataset(self, name: str) -> DatasetSpec:
+        """One dataset. Raises ``UnknownName``."""
+        for dataset in self._get("/v1/datasets", Datasets).datasets:
+            if dataset.name == name:
+                return dataset
+        raise UnknownName(f"no dataset is called {name!r}", "tailfleet dataset list")
+
+    def dataset_index(self, name: str) -> DatasetIndex | None:
+        """Classes and files of a dataset; None for one of arrays, which has no files."""
+        spec = self.dataset(name)
+        if spec.form != FILES:
+            return None
+        return self._get(f"/v1/artifacts/{spec.sha256}", DatasetIndex)
+
+    def add_dataset(
+        self,
+        name: str,
+        path: str | Path,
+        *,
+        calibration: Amount = CALIBRATION_SHARE,
+        evaluation: Amount | None = None,
+        seed: int = 0,
+        class_index: Mapping[str, int] | None = None,
+        index_only: bool = False,
+        replace: bool = False,
+        progress: Progress = silent,
+    ) -> tuple[DatasetAdded, tuple[str, ...]]:
+        """Register a folder of images, one folder a class; what came of it, and sentences on files left out.
+
+        ``calibration`` and ``evaluation`` are numbers of images (``int``) or shares of them (``float``); of every class
+        the same share. ``class_index`` gives folders their labels, where they are a part of a model's classes. With
+        ``index_only`` the files stay here, and every board names a folder of its own that holds them. Raises
+        ``InputError`` for what is no such folder; nothing is registered then.
+        """
+        prepared = datasets.prepare(name, Path(path), calibration, evaluation, seed, class_index, progress)
+        taken = any(
+            known.name == name and known.sha256 != prepared.spec.sha256
+            for known in self._get("/v1/datasets", Datasets).datasets
+        )
+        if taken and not replace:
+            raise NameTaken(f"another dataset is called {name!r}", "choose another name, or add --replace")
+        if not index_only:
+            prepared = prepared.packed(progress)
+            assert prepared.spec.pack_sha256 is not None
+            self._upload(prepared.spec.pack_sha256, prepared.pack_bytes, prepared.pack, progress)
+        self._upload(prepared.spec.sha256, len(prepared.content), lambda: iter([prepared.content]), silent)
+        added = self._post("/v1/datasets", DatasetRequest(prepared.spec, replace), DatasetAdded, PATIENT)
+        return added, prepared.notes
+
+    def upload(self, path: str | Path, progress: Progress = silent) -> str:
+        """Send a file to the coordinator's artifacts, unless it is there; its sha256."""
+        path = Path(path)
+        sha256 = sha256_of(path)
+        self._upload(sha256, path.stat().st_size, lambda: _pieces(path), progress)
+        return sha256
+
+    def _upload(self, sha256: str, size: int, pieces: Callable[[], Iterator[bytes]], progress: Progress) -> None:
+        """Send what ``pieces`` gives, unless the coordinator has it; piece by piece, never whole in memory."""
+        where = f"/v1/artifacts/{sha256}"
+        # Whatever is refused here is refused below, in a sentence.
+        if self._send("HEAD", where).is_success:
+            return
+
+        def told() -> Iterator[bytes]:
+            sent = 0
+            for piece in pieces():
+                yield piece
+                sent += len(piece)
+                progress("sending", sent, size)
+
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        self._ask("PUT", where, StoredArtifact, content=told(), headers=headers, timeout=PATIENT)
 
     def curve_list(self, model: str | None = None, board: str | None = None) -> pandas.DataFrame:
         """One row a stored curve, the oldest first."""
@@ -297,15 +454,19 @@ class Fleet:
     def _get(self, path: str, kind: type[T], parameters: Mapping[str, str] | None = None) -> T:
         return self._ask("GET", path, kind, params=parameters)
 
-    def _post(self, path: str, message: object, kind: type[T]) -> T:
+    def _post(self, path: str, message: object, kind: type[T], timeout: httpx.Timeout | None = None) -> T:
         content = b"" if message is None else codec.dumps(message).encode()
-        return self._ask("POST", path, kind, content=content, headers={"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        return self._ask("POST", path, kind, content=content, headers=headers, timeout=timeout or self._http.timeout)
 
-    def _ask(self, method: str, path: str, kind: type[T], **options: Any) -> T:
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
-            answer = self._http.request(method, path, **options)
+            return self._http.request(method, path, **options)
         except httpx.HTTPError as error:
             raise _unanswered(self.url, error) from error
+
+    def _ask(self, method: str, path: str, kind: type[T], **options: Any) -> T:
+        answer = self._send(method, path, **options)
         if answer.is_success:
             return codec.loads(kind, answer.content, "reply")
         try:
@@ -325,6 +486,32 @@ def _unanswered(url: str, error: httpx.HTTPError) -> LabError:
             )
         cause = cause.__cause__ or cause.__context__
     return LabError(f"no coordinator answers at {url} ({error})", "tailfleet up")
+
+
+def weights_in_words(model: ModelSpec) -> str:
+    """``random``, ``pretrained`` (timm's own, fetched by each board), or the beginning of the checkpoint's sha256."""
+    if model.pretrained:
+        return "pretrained"
+    return "random" if model.checkpoint_sha256 is None else model.checkpoint_sha256[:12]
+
+
+def sha256_of(path: Path, progress: Progress = silent) -> str:
+    """The file's sha256 in hexadecimal. Raises ``InputError`` where it cannot be read."""
+    digest, done = hashlib.sha256(), 0
+    for piece in _pieces(path):
+        digest.update(piece)
+        done += len(piece)
+        progress("hashing", done, max(done, path.stat().st_size))
+    return digest.hexdigest()
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                yield piece
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _this_machines_coordinator(needs_url: bool) -> dict[str, str]:

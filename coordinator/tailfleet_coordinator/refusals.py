@@ -11,6 +11,7 @@
      └─ RangeRefused      416  a part that the artifact does not have
     LabError
      ├─ LeaseGone         409  the lease is no longer this board's
+     ├─ StorageFull       507  the coordinator's disk has no room
      └─ Deposed           503  another coordinator writes to the database now
     ConfigurationError
      ├─ AnotherWriter     503  a coordinator holds the database
@@ -51,6 +52,10 @@ class LeaseGone(LabError):
     """A board spoke for a job that it no longer holds."""
 
 
+class StorageFull(LabError):
+    """The coordinator's disk has no room for what was sent."""
+
+
 class Deposed(LabError):
     """A coordinator that was taken for dead, and replaced, tried to write."""
 
@@ -83,6 +88,7 @@ _STATUS: tuple[tuple[type[TailfleetError], int], ...] = (
     (UnreadableBody, 415),
     (RangeRefused, 416),
     (LeaseGone, 409),
+    (StorageFull, 507),
     (Deposed, 503),
     (AnotherWriter, 503),
     (DatabaseAway, 503),

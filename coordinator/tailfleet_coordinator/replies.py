@@ -109,6 +109,48 @@ class Datasets:
 
 
 @dataclass(frozen=True)
+class ModelRequest:
+    """Register ``model``; ``replace`` whatever its name means now."""
+
+    model: ModelSpec
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class ModelAdded:
+    """The model is registered; not ``new`` where the very same was already."""
+
+    model: ModelSpec
+    digest: str
+    """sha256 of the specification: curves and profiles belong to it, not to the name."""
+    new: bool
+
+
+@dataclass(frozen=True)
+class DatasetRequest:
+    """Register ``dataset``, whose index and pack have been sent; ``replace`` whatever its name means now."""
+
+    dataset: DatasetSpec
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class DatasetAdded:
+    """The dataset is registered; not ``new`` where the very same images were already."""
+
+    dataset: DatasetSpec
+    new: bool
+
+
+@dataclass(frozen=True)
+class StoredArtifact:
+    """The coordinator has the artifact, ``size`` bytes of it."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Campaigns:
     """All campaigns, the newest first, each with its steps."""
 

@@ -3,6 +3,7 @@ it is. Values only; the command line fills them in, and nothing here touches a d
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,6 +71,14 @@ class Settings:
 
     body_bytes: int = 64 * 1024 * 1024
     """The largest request that is read; an upload of 500 results with 1000 calls each has about 10 MB."""
+
+    artifact_bytes: int = 64 * 1024**3
+    """The largest artifact that is taken in. Room for all of ImageNet's validation images ten times over, and yet no
+    slip of the hand fills a large disk."""
+
+    dataset_folders: Mapping[str, Path] = field(default_factory=dict)
+    """Folders that hold the image files of datasets, by name: where a dataset was registered without its files, models
+    are profiled on those. On a Ray cluster every machine needs them at the same place."""
 
     @property
     def url(self) -> str:

@@ -5,6 +5,7 @@ for timm's own weights, timm fetches them itself, in its own way. Other formats 
 ``checkpoint``, reducing tokens to ``tailfleet_reduce``, running a model to the backends.
 """
 
+import difflib
 from typing import Any, Dict, Optional
 
 import numpy as np
@@ -85,9 +86,10 @@ def assemble(name: str, architecture: str, arguments: Dict[str, Any]) -> nn.Modu
     if unknown:
         raise InputError("model {!r} sets {}, which a spec may not".format(name, ", ".join(unknown)))
     if architecture != OWN_CLASS and not timm.is_model(architecture):
+        similar = difflib.get_close_matches(architecture, timm.list_models())
         raise InputError(
             "timm {} knows no architecture {!r}".format(timm.__version__, architecture),
-            "install a newer timm, or choose another model",
+            "install a newer timm, or choose {}".format(" or ".join(similar) or "another model"),
         )
     try:
         if architecture == OWN_CLASS:

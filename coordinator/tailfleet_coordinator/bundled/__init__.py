@@ -16,6 +16,11 @@ from tailfleet_schema.errors import ConfigurationError
 from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec
 
 CHECKPOINT = Path(__file__).with_name("digits_vit.npz")
+DEIT = "deit_small_patch16_224"
+
+MODEL_NAMES = frozenset([DEIT, digits.MODEL])
+DATASET_NAMES = frozenset([digits.DATASET])
+
 TRAINING_EPOCHS = 120
 TRAINING_SEED = 1
 
@@ -44,8 +49,8 @@ def checkpoint_bytes() -> bytes:
 def deit_small() -> ModelSpec:
     """DeiT-S at 224: random weights, latency only."""
     return ModelSpec(
-        name="deit_small_patch16_224",
-        architecture="deit_small_patch16_224",
+        name=DEIT,
+        architecture=DEIT,
         geometry=Geometry(
             depth=12,
             dim=384,

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from tailfleet_coordinator.cli import board, campaign, curve, db, demo, job, model, schedule, sweep, token, up
+from tailfleet_coordinator.cli import (
+    board,
+    campaign,
+    curve,
+    dataset,
+    db,
+    demo,
+    job,
+    model,
+    schedule,
+    sweep,
+    token,
+    up,
+)
 from tailfleet_coordinator.cli.show import connections
 from tailfleet_schema import __version__
 from tailfleet_schema.errors import Blame, TailfleetError
@@ -22,6 +35,7 @@ app.command("up")(up.up)
 app.command("demo")(demo.demo)
 app.add_typer(board.app, name="board")
 app.add_typer(model.app, name="model")
+app.add_typer(dataset.app, name="dataset")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(curve.app, name="curve")
 app.add_typer(campaign.app, name="campaign")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tailfleet_coordinator.settings import Settings
+from tailfleet_schema.errors import InputError
 
 
 def up(
@@ -38,6 +39,10 @@ def up(
             help="First of the 256 ports that Ray listens on; default: the first free block from 20765 on.",
         ),
     ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FOLDER", help="A folder with the images of a dataset that was added index-only."),
+    ] = None,
     lease_seconds: Annotated[
         float, typer.Option(min=1.0, help="A job whose board is silent for so long is given again.")
     ] = 120.0,
@@ -58,5 +63,19 @@ def up(
             ray_address=ray_address,
             ray_ports=ray_ports,
             lease_seconds=lease_seconds,
+            dataset_folders=folders_of(dataset or []),
         )
     )
+
+
+def folders_of(texts: list[str]) -> dict[str, Path]:
+    """``["pets=/data/pets"]`` as a dictionary. Raises ``InputError`` for a folder that is not there."""
+    folders = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise InputError(f"--dataset {text!r} is not NAME=FOLDER", "such as --dataset pets=/data/pets")
+        folders[name] = Path(folder).expanduser().resolve()
+        if not folders[name].is_dir():
+            raise InputError(f"there is no folder {folders[name]} for dataset {name!r}", "correct --dataset")
+    return folders

@@ -10,7 +10,7 @@ import hashlib
 import os
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +43,9 @@ class ArtifactApi:
     folder: str | None = None
     """Where artifacts are kept on the node; None: ``~/.cache/tailfleet/artifacts`` of the user that Ray runs as."""
 
+    dataset_folders: Mapping[str, str] = field(default_factory=dict)
+    """Folders of the node that hold the image files of datasets, by name: nothing is fetched for those."""
+
     @property
     def cache(self) -> Path:
         """The folder on this node."""
@@ -55,11 +58,14 @@ class _Broken(Exception):
     """A transfer that may go on later."""
 
 
-def needed(job: Job) -> list[str]:
-    """Content addresses of what the worker reads for ``job``."""
+def needed(job: Job, has_folder: bool = False) -> list[str]:
+    """Content addresses of what the worker reads for ``job``.
+
+    Of images that the node has in a folder, only the index is fetched.
+    """
     wanted = [job.workload.model.checkpoint_sha256]
     if job.dataset is not None:
-        wanted += [job.dataset.sha256, job.dataset.pack_sha256]
+        wanted += [job.dataset.sha256, None if has_folder else job.dataset.pack_sha256]
     return [sha256 for sha256 in wanted if sha256 is not None]
 
 

@@ -22,6 +22,7 @@ from tailfleet_schema.curve import UnitResult
 from tailfleet_schema.errors import Blame, TailfleetError
 from tailfleet_schema.job import Failure, Job
 from tailfleet_schema.messages import WorkerEvent, WorkerOrder
+from tailfleet_schema.workload import FILES
 
 NEWS_SECONDS = 1.0
 """Results of a profile are handed on so often."""
@@ -83,12 +84,17 @@ def run_profile(job: Job, api: ArtifactApi) -> Iterator[list[UnitResult] | Failu
 
     The worker is the same code that boards run, so every judgement in the database has one origin.
     """
+    images = None if job.dataset is None else api.dataset_folders.get(job.dataset.name)
+    if images is None and (failure := without_images(job)) is not None:
+        yield failure
+        return
     try:
-        artifacts = str(fetch(api, needed(job)))
+        artifacts = str(fetch(api, needed(job, has_folder=images is not None)))
     except TailfleetError as error:
         yield Failure(error.sentence, error.blame)
         return
     with tempfile.TemporaryDirectory(prefix="tailfleet-profile-") as folder:
+        order = WorkerOrder(job, artifacts=artifacts, judge_threads=PROFILE_CORES, dataset_folder=images)
         log = Path(folder) / "log"
         with log.open("wb") as sink:
             process = subprocess.Popen(
@@ -102,10 +108,22 @@ def run_profile(job: Job, api: ArtifactApi) -> Iterator[list[UnitResult] | Failu
             )
         with process:
             try:
-                yield from _events(process, WorkerOrder(job, artifacts=artifacts, judge_threads=PROFILE_CORES), log)
+                yield from _events(process, order, log)
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
+
+
+def without_images(job: Job) -> Failure | None:
+    """Why the job cannot be judged with artifacts alone; None where it can."""
+    dataset = job.dataset
+    if dataset is None or dataset.form != FILES or dataset.pack_sha256 is not None:
+        return None
+    return Failure(
+        f"the images of dataset {dataset.name!r} are not with the coordinator, which profiles models on them; mend:"
+        f" tailfleet up --dataset {dataset.name}=FOLDER, or add the dataset again without --index-only",
+        Blame.CONFIGURATION,
+    )
 
 
 def _events(process: "subprocess.Popen[bytes]", order: WorkerOrder, log: Path) -> Iterator[list[UnitResult] | Failure]:

@@ -11,6 +11,7 @@ from tailfleet_coordinator.web.access import Door, Gate
 from tailfleet_coordinator.web.boards import board_routes
 from tailfleet_coordinator.web.context import Context
 from tailfleet_coordinator.web.jobs import job_routes
+from tailfleet_coordinator.web.library import library_routes
 from tailfleet_coordinator.web.openapi import Application
 from tailfleet_coordinator.web.people import people_routes
 from tailfleet_coordinator.web.schedules import schedule_routes
@@ -49,4 +50,5 @@ def create_app(context: Context, look_seconds: float = LOOK_SECONDS) -> FastAPI:
     app.include_router(job_routes(context, door, holding))
     app.include_router(token_routes(context, door))
     app.include_router(schedule_routes(context, door))
+    app.include_router(library_routes(context, door))
     return app

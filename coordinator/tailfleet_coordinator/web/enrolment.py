@@ -6,16 +6,17 @@ another machine comes with a warning.
 
 import ipaddress
 import json
-import re
 import shlex
 import socket
 from urllib.parse import urlsplit
 
+from tailfleet_coordinator import names
 from tailfleet_schema.errors import InputError
 
 FILE = "tailfleet-agent.pyz"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+LONGEST_NAME = 63
+"""As long as a host's name may be."""
 
 # The hook keeps a traceback from who pastes the line: what the coordinator answers is a sentence already.
 _FETCH = (
@@ -30,8 +31,7 @@ _FETCH = (
 
 def check_name(what: str, name: str) -> None:
     """Raise ``InputError`` for what cannot be the name of a ``what`` (a board, a token)."""
-    if not _NAME.fullmatch(name):
-        raise InputError(f"a {what} cannot be called {name!r}", "use letters, digits, '.', '_' and '-', at most 63")
+    names.check_name(what, name, LONGEST_NAME)
 
 
 def check_path(path: str) -> None:

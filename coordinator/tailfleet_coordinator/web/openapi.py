@@ -32,8 +32,8 @@ _SPOKEN = "tailfleet_spoken"
 
 @dataclasses.dataclass(frozen=True)
 class Spoken:
-    """What an endpoint reads and answers: dataclasses; ``reply`` may be ``bytes`` (or ``dict``, for what is not in the
-    document), and ``body`` None for none."""
+    """What an endpoint reads and answers: dataclasses, or ``bytes``; ``reply`` may be ``dict`` for what is not in the
+    document, and ``body`` None for none."""
 
     reply: Any
     body: Any = None
@@ -105,7 +105,9 @@ def _operation(spoken: Spoken) -> JsonSchema:
             "503": {"description": "Another coordinator writes to the database now", "content": refusal},
         }
     }
-    if spoken.body is not None:
+    if spoken.body is bytes:
+        operation["requestBody"] = {"required": True, "content": {"application/octet-stream": {"schema": {}}}}
+    elif spoken.body is not None:
         content = {"application/json": {"schema": _reference(spoken.body)}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation

@@ -1,4 +1,4 @@
-"""What people and their programs ask: boards, models, curves, campaigns, artifacts.
+"""What people and their programs ask: boards, curves, campaigns. Models and images are in ``library``.
 
 Answers are the schema's campaign types and those of ``replies``. Viewers may look, operators may change things.
 """
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 
 from tailfleet_coordinator import campaigns
 from tailfleet_coordinator.db.rows import Board, Caller, Holder
@@ -15,18 +15,16 @@ from tailfleet_coordinator.replies import (
     Boards,
     Campaigns,
     Columns,
-    Datasets,
     Enrolment,
     EnrolmentRequest,
     Health,
-    Models,
 )
 from tailfleet_coordinator.web.access import Door, hashed, new_token
 from tailfleet_coordinator.web.context import Context
 from tailfleet_coordinator.web.enrolment import check_name, check_path, enrolment_line
 from tailfleet_coordinator.web.openapi import speaks
 from tailfleet_coordinator.web.waiting import Waiting
-from tailfleet_coordinator.web.wire import check_range, read, reply
+from tailfleet_coordinator.web.wire import read, reply
 from tailfleet_schema import __version__, codec
 from tailfleet_schema.campaign import BoardStatus, CampaignReport, CampaignRequest, CampaignState, CampaignStatus
 from tailfleet_schema.errors import InputError
@@ -59,13 +57,6 @@ def people_routes(context: Context, door: Door, holding: Waiting[Holder]) -> API
         headers = {"X-Sha256": context.agent.sha256, "ETag": f'"{context.agent.sha256}"'}
         return Response(context.agent.content, headers=headers, media_type="application/octet-stream")
 
-    @router.get("/artifacts/{sha256}", dependencies=[Depends(door.anyone)])
-    @speaks(bytes)
-    def artifact(request: Request, sha256: str) -> Response:
-        path = context.artifacts.path(sha256)
-        check_range(request, path.stat().st_size)
-        return FileResponse(path, media_type="application/octet-stream")
-
     @router.get("/boards", dependencies=reader)
     @speaks(Boards)
     def boards() -> Response:
@@ -92,16 +83,6 @@ def people_routes(context: Context, door: Door, holding: Waiting[Holder]) -> API
         )
         line = enrolment_line(context.public_url, context.agent.sha256, token, message.virtual_profile, message.ca)
         return reply(Enrolment(message.board, token, line, expires_at.isoformat(), context.warning))
-
-    @router.get("/models", dependencies=reader)
-    @speaks(Models)
-    def models() -> Response:
-        return reply(Models(store.list_models()))
-
-    @router.get("/datasets", dependencies=reader)
-    @speaks(Datasets)
-    def datasets() -> Response:
-        return reply(Datasets(store.list_datasets()))
 
     @router.get("/curves", dependencies=reader)
     @speaks(Columns)

@@ -79,6 +79,7 @@ def serve(settings: Settings) -> None:
         stack.callback(leadership.end)
         stack.enter_context(_in_thread(leadership.run, "leadership"))
         artifacts = Artifacts(settings.artifacts_dir)
+        artifacts.discard_drafts()
         register_bundled(store, artifacts)
         listener = stack.enter_context(_listener(settings.host, settings.port))
         port = listener.getsockname()[1]
@@ -98,9 +99,9 @@ def serve(settings: Settings) -> None:
         stack.enter_context(ray_runtime.connected(settings))
         reach = url if settings.ray_address is not None else ready["url"]
         ca = None if certificate is None else certificates_of(certificate.file)
-        surroundings = Surroundings(
-            settings.url, ArtifactApi(reach, task_token(store), ca), machine, settings.claimable_seconds, epoch
-        )
+        folders = {name: str(folder) for name, folder in settings.dataset_folders.items()}
+        artifact_api = ArtifactApi(reach, task_token(store), ca, dataset_folders=folders)
+        surroundings = Surroundings(settings.url, artifact_api, machine, settings.claimable_seconds, epoch)
         parts: list[Part] = [Reconciler(store, surroundings)]
         if settings.ray_address is not None:
             order = BoardOrder("", reach, surroundings.namespace, context.agent.content, ca)

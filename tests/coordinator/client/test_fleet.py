@@ -16,12 +16,6 @@ from tailfleet_schema.messages import Outcome
 from tailfleet_schema.schedule import Schedule
 
 
-@pytest.fixture
-def fleet(live):
-    with Fleet(live.url, live.operator) as fleet:
-        yield fleet
-
-
 def measured(lab, board, campaign="c1"):
     """A finished sweep of ``board``, filed as a curve."""
     lab.campaign(campaign, board)

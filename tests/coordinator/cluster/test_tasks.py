@@ -1,5 +1,9 @@
 """The work of Ray tasks, run in this process: the agent's real worker on bundled images, and plans."""
 
+import dataclasses
+import hashlib
+
+import numpy
 import pytest
 
 from tailfleet_coordinator import bundled
@@ -9,7 +13,7 @@ from tailfleet_schema import codec
 from tailfleet_schema.curve import Part, Unit
 from tailfleet_schema.errors import Blame
 from tailfleet_schema.job import Failure, Job, JobKind
-from tailfleet_schema.workload import Workload
+from tailfleet_schema.workload import DatasetIndex, ImageFile, Workload
 
 
 @pytest.fixture
@@ -31,6 +35,43 @@ def test_a_profile_is_judged_by_the_agent_s_own_worker(order):
     assert set(judged) == set(job.units)
     assert judged[job.units[1]].correct >= 18
     assert judged[job.units[0]].computed_on == "host"
+
+
+@pytest.fixture
+def filed(order, live, tmp_path):
+    """The same job, its images as files in a folder, and no pack of them."""
+    job, api = order
+    folder, files = tmp_path / "images", []
+    folder.mkdir()
+    with numpy.load(live.artifacts.path(job.dataset.sha256)) as arrays:
+        for number in arrays["calibration"]:
+            name = f"{number}.pgm"
+            content = b"P5 8 8 255\n" + arrays["images"][number].tobytes()
+            (folder / name).write_bytes(content)
+            label = int(arrays["labels"][number])
+            files.append(ImageFile(name, label, "calibration", hashlib.sha256(content).hexdigest()))
+    index = codec.dumps(DatasetIndex([str(digit) for digit in range(10)], files)).encode()
+    dataset = dataclasses.replace(job.dataset, sha256=live.artifacts.put(index), form="files")
+    return dataclasses.replace(job, dataset=dataset), api, folder
+
+
+def test_images_may_lie_in_a_folder_of_the_machine(filed):
+    job, api, folder = filed
+    # A pack that nobody has: it is not asked for.
+    job = dataclasses.replace(job, dataset=dataclasses.replace(job.dataset, pack_sha256="0" * 64))
+    api = dataclasses.replace(api, dataset_folders={"digits": str(folder)})
+    results = [result for batch in tasks.run_profile(job, api) for result in batch]
+    assert {result.unit for result in results} == set(job.units)
+    assert next(result.judgement.correct for result in results if result.unit == job.units[1]) >= 15
+
+
+def test_images_that_are_nowhere_are_named(monkeypatch, tmp_path, filed):
+    job, api, _ = filed
+    pretend(monkeypatch, tmp_path, "touch started")
+    (failure,) = tasks.run_profile(job, api)
+    assert "the images of dataset 'digits' are not with the coordinator" in failure.sentence
+    assert "tailfleet up --dataset digits=FOLDER" in failure.sentence
+    assert failure.blame is Blame.CONFIGURATION
 
 
 def pretend(monkeypatch, folder, script):

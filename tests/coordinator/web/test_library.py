@@ -146,6 +146,7 @@ def test_viewers_and_boards_may_read_but_not_write(live):
             ):
                 assert client.request(method, path, headers=headers, content=b"x").status_code == 403
             assert client.head("/v1/artifacts/" + "0" * 64, headers=headers).status_code == 404
+        assert client.head("/v1/artifacts/" + "0" * 64, headers={"Authorization": "Bearer guess"}).status_code == 401
     assert stored(live) == []
 
 

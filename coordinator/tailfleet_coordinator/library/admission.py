@@ -7,7 +7,6 @@ from tailfleet_schema.workload import FILES, JUDGED_SPLITS, DatasetIndex, Datase
 
 CALIBRATION, EVALUATION = JUDGED_SPLITS
 
-MOST_BLOCKS = 1024
 MOST_TOKENS = 1 << 16
 """Far beyond any transformer of images; a campaign lists units for each block and count."""
 
@@ -16,8 +15,8 @@ def check_model(spec: ModelSpec, dataset: DatasetSpec | None) -> None:
     """Raise ``InputError`` for a model that no campaign could run or judge; ``dataset`` is the one that it names."""
     check_name("model", spec.name)
     geometry, preprocessing = spec.geometry, spec.preprocessing
-    if geometry.depth > MOST_BLOCKS or geometry.tokens > MOST_TOKENS:
-        raise InputError(f"a model has at most {MOST_BLOCKS} blocks and {MOST_TOKENS} tokens")
+    if geometry.tokens > MOST_TOKENS:
+        raise InputError(f"a model has at most {MOST_TOKENS} tokens")
     if preprocessing is not None and len(preprocessing.mean) not in (1, geometry.channels):
         raise InputError(
             f"preprocessing has means of {len(preprocessing.mean)} channels, and the model takes {geometry.channels}"

@@ -37,6 +37,15 @@ def named(content):
     return hashlib.sha256(content).hexdigest()
 
 
+def changed(request, name, changes):
+    """The request's body with some fields of its part ``name`` changed, whether that makes sense or not."""
+    told = codec.encode(request)
+    for field, value in changes.items():
+        value = codec.encode(value)
+        told[name][field] = {**told[name][field], **value} if field == "geometry" else value
+    return json.dumps(told)
+
+
 def put(ask, content, sha256=None, **options):
     return ask("PUT", f"/v1/artifacts/{sha256 or named(content)}", content=content, **options)
 
@@ -194,25 +203,24 @@ def test_bundled_names_stay_what_they_are(live, ask):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"name": ""}, "a model cannot be called ''"),
+        ({"name": ""}, "model.name: is empty"),
         ({"name": "a b"}, "cannot be called 'a b'"),
         ({"name": "../x"}, "cannot be called '../x'"),
-        ({"name": "x" * 129}, "cannot be called"),
-        ({"checkpoint_sha256": "../x"}, "named by its sha256"),
+        ({"name": "x" * 129}, "model.name: has 129 characters; at most 128"),
+        ({"checkpoint_sha256": "../x"}, "model.checkpoint_sha256: must be a sha256"),
         ({"dataset": "ghost", "pretrained": True}, "no dataset is called 'ghost'"),
         ({"dataset": "small"}, "random weights"),
         ({"dataset": "many", "pretrained": True}, "dataset 'many' has 11 classes, and model 'mine' tells 10 apart"),
         ({"preprocessing": Preprocessing([0.5] * 2, [0.5] * 2)}, "means of 2 channels, and the model takes 3"),
-        ({"geometry": {"depth": 1025}}, "at most 1024 blocks"),
+        ({"geometry": {"depth": 1001}}, "model.geometry.depth: must be at most 1000"),
         ({"geometry": {"tokens": 65537}}, "65536 tokens"),
     ],
 )
 def test_a_model_that_cannot_be_run_or_judged(live, ask, changes, words):
     for name, classes in (("small", 10), ("many", 11)):
         live.lab.store.put_dataset(DatasetSpec(name, "0" * 64, classes, 1, 1, ""))
-    if "geometry" in changes:
-        changes = {"geometry": dataclasses.replace(live.lab.model.geometry, **changes["geometry"])}
-    refusal(post_model(ask, model(live, **changes)), 404 if "ghost" in words else 422, words)
+    told = changed(ModelRequest(model(live)), "model", changes)
+    refusal(ask("POST", "/v1/models", content=told), 404 if "ghost" in words else 422, words)
     assert [known.name for known in live.lab.store.list_models()] == ["tiny"]
 
 
@@ -293,13 +301,14 @@ def test_a_dataset_without_a_pack(live, ask):
         ({"form": "arrays"}, "only datasets of form 'files' can be added"),
         ({"classes": 3}, "dataset.classes is 3, but the index has 2"),
         ({"calibration_images": 1}, "dataset.calibration_images is 1, but the index has 2"),
-        ({"evaluation_images": -1}, "dataset.evaluation_images is -1, but the index has 1"),
-        ({"sha256": "x"}, "named by its sha256"),
-        ({"pack_sha256": "x"}, "named by its sha256"),
+        ({"evaluation_images": -1}, "dataset.evaluation_images: must be at least 0"),
+        ({"sha256": "x"}, "dataset.sha256: must be a sha256"),
+        ({"pack_sha256": "x"}, "dataset.pack_sha256: must be a sha256"),
     ],
 )
 def test_a_dataset_that_is_not_what_it_says(live, ask, changes, words):
-    refusal(post_dataset(ask, sent(ask, DatasetIndex(["cat", "dog"], FILES), **changes)), 422, words)
+    told = changed(DatasetRequest(sent(ask, DatasetIndex(["cat", "dog"], FILES))), "dataset", changes)
+    refusal(ask("POST", "/v1/datasets", content=told), 422, words)
     assert live.lab.store.list_datasets() == []
 
 
@@ -377,8 +386,8 @@ def test_bodies_that_are_none(live, ask, path, body):
 def test_a_geometry_that_cannot_be(live, ask):
     told = codec.encode(ModelRequest(model(live)))
     for field, value, words in (
-        ("depth", 0, "depth must be at least 1"),
-        ("heads", 3, "multiple of heads"),
+        ("depth", 0, "model.geometry.depth: must be at least 1"),
+        ("heads", 3, "is no multiple of 3 heads"),
         ("tokens", 10**30, "64 bits"),
         ("tokens", "17", "must be a whole number"),
     ):

@@ -346,6 +346,8 @@ def test_every_endpoint_refuses_what_it_does_not_know(door):
             address = re.sub(r"{\w+}", "x", path)
             answer = door.http.request(method, address + "?colour=1", headers=headers)
             assert answer.status_code == 422, (method, path)
+            if method == "head":
+                continue
             assert '"colour"' in codec.loads(ErrorReply, answer.content).error
             if "requestBody" not in operation:
                 answer = door.http.request(method, address, headers=headers, content=b"{}")

@@ -86,6 +86,11 @@ class Settings:
         return self.database_url or f"sqlite:///{self.state_dir.expanduser().resolve() / 'tailfleet.sqlite'}"
 
     @property
+    def database_file(self) -> Path:
+        """``database.url``: the database's URL for the coordinator's own actors, readable by its owner alone."""
+        return self.state_dir.expanduser().resolve() / "database.url"
+
+    @property
     def artifacts_dir(self) -> Path:
         """Folder of the content-addressed artifacts."""
         return self.state_dir.expanduser() / "artifacts"

@@ -7,6 +7,7 @@ stays on the coordinator's machine. It acts only when it is asked to look.
 import logging
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,22 +23,25 @@ log = logging.getLogger("tailfleet.campaign")
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What an actor needs to know of the coordinator."""
+    """What an actor needs to know of the coordinator. It travels through the cluster, which must not learn the database's
+    address: that lies in a file which the coordinator's machine alone can read."""
 
-    database_url: str
+    database_file: str
+    namespace: str
+    """Where in the cluster the actors live; see :func:`namespace_of`."""
     artifact_api: ArtifactApi
     machine_id: str
     claimable_seconds: float
     epoch: int | None = None
     """The coordinator's, under which the actor writes: one of a coordinator that was replaced cannot."""
 
-    @property
-    def namespace(self) -> str:
-        """Where in a cluster the actors of this database live, so that two coordinators on one do not meet."""
-        url = urlsplit(self.database_url)
-        # A file is one only on its machine; a server's password is not what tells two databases apart.
-        place = f"{url.hostname}:{url.port}" if url.hostname else self.machine_id
-        return f"{NAMESPACE}-{sha256(f'{place}{url.path}'.encode()).hexdigest()[:12]}"
+
+def namespace_of(database_url: str, machine_id: str) -> str:
+    """Where in a cluster the actors of this database live, so that two coordinators on one do not meet."""
+    url = urlsplit(database_url)
+    # A file is one only on its machine; a server's password is not what tells two databases apart.
+    place = f"{url.hostname}:{url.port}" if url.hostname else machine_id
+    return f"{NAMESPACE}-{sha256(f'{place}{url.path}'.encode()).hexdigest()[:12]}"
 
 
 class CampaignActor:
@@ -46,7 +50,7 @@ class CampaignActor:
     def __init__(self, campaign_id: str, surroundings: Surroundings) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._driver = Driver(
-            Store(surroundings.database_url, surroundings.epoch),
+            Store(Path(surroundings.database_file).read_text(), surroundings.epoch),
             RayTasks(surroundings.artifact_api),
             campaign_id,
             surroundings.machine_id,

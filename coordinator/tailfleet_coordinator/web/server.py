@@ -58,7 +58,7 @@ def serve(settings: Settings) -> None:
     from tailfleet_coordinator.cluster import ray_runtime
     from tailfleet_coordinator.cluster.artifact_api import ArtifactApi
     from tailfleet_coordinator.cluster.boards import BoardReconciler
-    from tailfleet_coordinator.cluster.campaign import Surroundings
+    from tailfleet_coordinator.cluster.campaign import Surroundings, namespace_of
     from tailfleet_coordinator.cluster.keeper import BoardOrder
     from tailfleet_coordinator.cluster.reconciler import Part, Reconciler, keep_reconciling
 
@@ -101,7 +101,12 @@ def serve(settings: Settings) -> None:
         ca = None if certificate is None else certificates_of(certificate.file)
         folders = {name: str(folder) for name, folder in settings.dataset_folders.items()}
         artifact_api = ArtifactApi(reach, task_token(store), ca, dataset_folders=folders)
-        surroundings = Surroundings(settings.url, artifact_api, machine, settings.claimable_seconds, epoch)
+        write_private(settings.database_file, settings.url)
+        stack.callback(settings.database_file.unlink, missing_ok=True)
+        surroundings = Surroundings(
+            str(settings.database_file), namespace_of(settings.url, machine), artifact_api, machine,
+            settings.claimable_seconds, epoch,
+        )  # fmt: skip
         parts: list[Part] = [Reconciler(store, surroundings)]
         if settings.ray_address is not None:
             order = BoardOrder("", reach, surroundings.namespace, context.agent.content, ca)

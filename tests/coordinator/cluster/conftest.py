@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tailfleet_coordinator.artifacts import Artifacts
+from tailfleet_coordinator.cluster.campaign import Surroundings, namespace_of
 from tailfleet_coordinator.cluster.driver import Driver
 from tailfleet_coordinator.cluster.tasks import News, run_plans
+from tailfleet_coordinator.web.server import write_private
 from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Part, UnitResult
 from tailfleet_schema.job import Failure
 from tailfleet_schema.messages import Outcome
@@ -142,3 +144,15 @@ class Campaigning:
 @pytest.fixture
 def campaigning(lab, tmp_path):
     return Campaigning(lab, tmp_path)
+
+
+@pytest.fixture
+def around(lab, tmp_path):
+    """Surroundings of an actor of the lab's database."""
+
+    def around(artifact_api):
+        file = tmp_path / "database.url"
+        write_private(file, lab.url)
+        return Surroundings(str(file), namespace_of(lab.url, HOST), artifact_api, HOST, 30.0)
+
+    return around

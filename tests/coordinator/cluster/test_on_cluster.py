@@ -23,7 +23,6 @@ from tailfleet_coordinator import agent_bundle, bundled
 from tailfleet_coordinator.cluster import own_ray, ray_runtime
 from tailfleet_coordinator.cluster.artifact_api import ArtifactApi
 from tailfleet_coordinator.cluster.boards import BoardReconciler, board_name
-from tailfleet_coordinator.cluster.campaign import Surroundings
 from tailfleet_coordinator.cluster.keeper import BoardOrder
 from tailfleet_coordinator.cluster.tasks import RayTasks
 from tailfleet_coordinator.settings import Settings
@@ -75,8 +74,8 @@ def worker_cache(settings, tmp_path_factory):
 
 
 @pytest.fixture
-def surroundings(lab, live):
-    return Surroundings(lab.url, ArtifactApi(live.url, live.viewer), "host-machine", 30.0)
+def surroundings(live, around):
+    return around(ArtifactApi(live.url, live.viewer))
 
 
 def test_the_actor_stays_here_and_tasks_get_what_they_need_elsewhere(
@@ -163,7 +162,8 @@ def test_a_task_elsewhere_learns_nothing_of_the_database(lab, campaigning, surro
     units = [Unit(Part.MODEL, 17, 17)]
     tasks.profile("p", Job("p", JobKind.PROFILE, Workload(model), units, 1, 1, 0))
     tasks.plan("q", [])
-    pickled = ray.cloudpickle.dumps(sent)
+    # What an actor is made of passes through the cluster's head.
+    pickled = ray.cloudpickle.dumps([sent, surroundings])
     assert surroundings.artifact_api.url.encode() in pickled
     assert secret.encode() not in pickled
 

@@ -17,7 +17,7 @@ from ray_here import PATIENCE_SECONDS, Watched, actors, connected, listening, un
 from tailfleet_coordinator import campaigns
 from tailfleet_coordinator.cluster import own_ray, ray_ports, ray_runtime
 from tailfleet_coordinator.cluster.artifact_api import ArtifactApi
-from tailfleet_coordinator.cluster.campaign import Surroundings
+from tailfleet_coordinator.cluster.campaign import namespace_of
 from tailfleet_coordinator.cluster.reconciler import evict, keep_reconciling
 from tailfleet_coordinator.refusals import Deposed
 from tailfleet_coordinator.settings import Settings
@@ -40,8 +40,8 @@ def settings(tmp_path_factory):
 
 
 @pytest.fixture
-def surroundings(settings, lab):
-    return Surroundings(lab.url, ArtifactApi("http://127.0.0.1:9", "none"), "host-machine", 30.0)
+def surroundings(settings, around):
+    return around(ArtifactApi("http://127.0.0.1:9", "none"))
 
 
 @pytest.fixture
@@ -125,13 +125,13 @@ def test_an_actor_that_an_earlier_coordinator_left_is_ended_first(lab, campaigni
     assert [job.attempt for job in lab.store.list_jobs("c1")] == [1]
 
 
-def test_two_databases_on_one_cluster_do_not_meet(surroundings):
-    other = replace(surroundings, database_url="sqlite:////elsewhere/tailfleet.sqlite")
-    assert other.namespace != surroundings.namespace
-    assert replace(surroundings, machine_id="another").namespace != surroundings.namespace
-    server = replace(surroundings, database_url="postgresql+psycopg://one:secret@db:5432/farm")
-    assert replace(server, machine_id="another").namespace == server.namespace
-    assert replace(server, database_url="postgresql+psycopg://two:other@db:5432/farm").namespace == server.namespace
+def test_two_databases_on_one_cluster_do_not_meet():
+    file, server = "sqlite:////here/tailfleet.sqlite", "postgresql+psycopg://one:secret@db:5432/farm"
+    assert namespace_of(file, "host") == namespace_of(file, "host")
+    assert namespace_of("sqlite:////elsewhere/tailfleet.sqlite", "host") != namespace_of(file, "host")
+    assert namespace_of(file, "another") != namespace_of(file, "host")
+    assert namespace_of(server, "another") == namespace_of(server, "host")
+    assert namespace_of("postgresql+psycopg://two:other@db:5432/farm", "host") == namespace_of(server, "host")
 
 
 def test_the_actor_of_a_deposed_coordinator_ends_and_fails_nothing(lab, campaigning, surroundings):

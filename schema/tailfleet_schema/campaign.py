@@ -8,7 +8,7 @@ from typing import List, Optional, Tuple
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Failure
 from tailfleet_schema.limits import LABEL_LENGTH, check_count, check_known, check_names
-from tailfleet_schema.workload import DTYPES, LARGEST_BATCH
+from tailfleet_schema.workload import DTYPES
 
 METHODS = ("topk", "pomt", "tome")
 """Reducing methods that can be planned."""
@@ -121,7 +121,7 @@ class CampaignRequest:
             check_names(name, values)
             for place, value in enumerate(values):
                 check_known("{}[{}]".format(name, place), value, known)
-        check_count("batch", self.batch, 1, LARGEST_BATCH)
+        check_count("batch", self.batch, 1)
         check_known("dtype", self.dtype, DTYPES)
         if "pomt-rule" in self.planners and "pomt" not in self.methods:
             raise InputError("pomt-rule plans for the method pomt, which is not among the methods", path="planners")

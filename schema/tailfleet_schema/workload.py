@@ -12,8 +12,6 @@ BACKENDS = ("eager", "virtual")
 
 DTYPES = ("fp32", "fp16", "bf16")
 
-LARGEST_BATCH = 65536
-
 
 DEEPEST = 1000
 LARGEST = 10**6
@@ -215,6 +213,6 @@ class Workload:
     dtype: str = "fp32"
 
     def __post_init__(self) -> None:
-        check_count("batch", self.batch, 1, LARGEST_BATCH)
+        check_count("batch", self.batch, 1)
         check_known("backend", self.backend, BACKENDS)
         check_known("dtype", self.dtype, DTYPES)

@@ -5,6 +5,7 @@ stops nothing: results wait in the spool. Left to others: HTTP (``client``), the
 is said while it runs (``line``), the disk (``spool``), sensors (``probes``).
 """
 
+import http.client
 import logging
 import os
 import threading
@@ -111,7 +112,9 @@ class Agent:
         return True
 
     def drain(self) -> None:
-        """Deliver everything undelivered. Raises ``Unreachable``; what remains stays."""
+        """Deliver everything undelivered. Raises ``Unreachable``, or ``Refused`` where this board is not known (any
+        more, or to whoever answers at that address); what remains stays.
+        """
         for entry in self._spool.entries():
             try:
                 upload(self._client, entry)
@@ -126,6 +129,8 @@ class Agent:
                     entry.attempt,
                 )
             except Refused as error:
+                if error.status == http.client.UNAUTHORIZED:
+                    raise
                 # Asking again would be refused again; the job is given again by the coordinator.
                 log.error("job %s: the coordinator refuses its results: %s", entry.job, error.sentence)
             entry.drop()

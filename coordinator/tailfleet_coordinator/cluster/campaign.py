@@ -23,8 +23,11 @@ log = logging.getLogger("tailfleet.campaign")
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What an actor needs to know of the coordinator. It travels through the cluster, which must not learn the database's
-    address: that lies in a file which the coordinator's machine alone can read."""
+    """What an actor needs to know of the coordinator.
+
+    It travels through the cluster, which must not learn the database's address: that lies in a file which only the
+    coordinator's owner can read.
+    """
 
     database_file: str
     namespace: str

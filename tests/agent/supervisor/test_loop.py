@@ -76,6 +76,20 @@ def test_undelivered_results_go_before_new_work(coordinator, agent, tmp_path):
     assert [name for name, _, _ in coordinator.requests] == ["results", "finish", "lease"]
 
 
+def test_results_stay_when_this_board_is_not_known(coordinator, agent):
+    coordinator.leases = [lease()]
+    coordinator.answers = {"results": 503}
+    one = agent()
+    with pytest.raises(Unreachable):
+        one.step(FACTS)
+    coordinator.answers = {"results": 401}
+    with pytest.raises(Refused):
+        one.step(FACTS)
+    coordinator.answers = {}
+    assert not one.step(FACTS)
+    assert len(coordinator.results) == 6
+
+
 def test_a_lost_lease_ends_the_child_and_drops_the_job(coordinator, agent):
     coordinator.answers = {"results": 409}
     coordinator.leases = [lease()]

@@ -5,13 +5,12 @@ and a file's name without quoting.
 import re
 
 from tailfleet_schema.errors import InputError
+from tailfleet_schema.limits import NAME_LENGTH
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-MOST_CHARACTERS = 128
 
-
-def check_name(what: str, name: str, most: int = MOST_CHARACTERS) -> None:
+def check_name(what: str, name: str, most: int = NAME_LENGTH) -> None:
     """Raise ``InputError`` for what cannot be the name of a ``what``."""
     if not _NAME.fullmatch(name) or len(name) > most:
         raise InputError(

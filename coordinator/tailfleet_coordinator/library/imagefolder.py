@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tailfleet_coordinator.library.progress import Progress, silent
 from tailfleet_schema.errors import InputError
+from tailfleet_schema.workload import LARGEST
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """torchvision's ``IMG_EXTENSIONS``."""
@@ -34,9 +35,6 @@ _IMAGE = re.compile(
     re.DOTALL,
 )
 """How the files of these kinds begin. A wrong suffix among them is forgiven: decoders look at the bytes too."""
-
-MOST_CLASSES = 1 << 20
-"""No model tells more apart; a label beyond is a slip of the hand."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ def _chosen(names: list[str], class_index: Mapping[str, int]) -> dict[str, int]:
     chosen = {name: class_index[name] for name in names}
     owners: dict[int, str] = {}
     for name, label in chosen.items():
-        if not 0 <= label < MOST_CLASSES:
+        if not 0 <= label < LARGEST:
             raise InputError(f"the class index gives {name!r} the label {label}; labels begin at 0")
         if label in owners:
             raise InputError(f"the class index gives {owners[label]!r} and {name!r} the same label {label}")

@@ -4,8 +4,6 @@ What is registered is judged first: nothing is stored of a model whose weights a
 does not vouch for. Making artifacts from files is left to the library room, fetching them to boards.
 """
 
-from pathlib import Path
-
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
@@ -52,12 +50,14 @@ def library_routes(context: Context, door: Door) -> APIRouter:
     @router.get("/artifacts/{sha256}", dependencies=[Depends(door.anyone)])
     @speaks(bytes)
     def artifact(request: Request, sha256: str) -> Response:
-        return file_reply(request, artifacts.path(sha256))
+        path = artifacts.path(sha256)
+        check_range(request, path.stat().st_size)
+        return FileResponse(path, media_type=BINARY)
 
     @router.head("/artifacts/{sha256}", dependencies=[Depends(door.anyone)])
     @speaks(bytes)
     def has_artifact(request: Request, sha256: str) -> Response:
-        return file_reply(request, artifacts.path(sha256))
+        return artifact(request, sha256)
 
     @router.put("/artifacts/{sha256}", dependencies=operator)
     @speaks(StoredArtifact, body=bytes)
@@ -108,12 +108,6 @@ def library_routes(context: Context, door: Door) -> APIRouter:
         return reply(await run_in_threadpool(register))
 
     return router
-
-
-def file_reply(request: Request, path: Path) -> Response:
-    """The file, or the part of it that the request asks for."""
-    check_range(request, path.stat().st_size)
-    return FileResponse(path, media_type=BINARY)
 
 
 def check_files(artifacts: Artifacts, spec: DatasetSpec) -> DatasetIndex:

@@ -107,6 +107,7 @@ def _operation(spoken: Spoken) -> JsonSchema:
     }
     if spoken.body is bytes:
         operation["requestBody"] = {"required": True, "content": {"application/octet-stream": {"schema": {}}}}
+        operation["responses"]["507"] = {"description": "The coordinator's disk has no room", "content": refusal}
     elif spoken.body is not None:
         content = {"application/json": {"schema": _reference(spoken.body)}}
         operation["requestBody"] = {"required": True, "content": content}

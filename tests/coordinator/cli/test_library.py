@@ -5,10 +5,9 @@ import sys
 
 import pytest
 
-from tailfleet_coordinator.cli import main, show
+from tailfleet_coordinator.cli import main
 from tailfleet_coordinator.cli.model import settings_of
 from tailfleet_coordinator.cli.up import folders_of
-from tailfleet_coordinator.client import Fleet
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.workload import DatasetSpec
 
@@ -18,16 +17,11 @@ def tailfleet(live, monkeypatch, capsys):
     """``tailfleet("model", "list")``: exit status, standard output, standard error."""
     monkeypatch.setenv("TAILFLEET_URL", live.url)
     monkeypatch.setenv("TAILFLEET_TOKEN", live.operator)
-    opened = []
-    # A process that ends closes its connections; this one goes on.
-    monkeypatch.setattr(show, "Fleet", lambda: opened.append(Fleet()) or opened[-1])
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["tailfleet", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main.main()
-        while opened:
-            opened.pop().close()
         said = capsys.readouterr()
         return ended.value.code or 0, said.out, said.err
 

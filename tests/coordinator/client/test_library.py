@@ -1,5 +1,6 @@
 """Models and images sent by ``Fleet`` to the real application."""
 
+import dataclasses
 import hashlib
 import io
 import zipfile
@@ -7,8 +8,15 @@ import zipfile
 import pytest
 
 from tailfleet_coordinator.client import Fleet, FleetError
+from tailfleet_coordinator.plan.planner import Plan
 from tailfleet_coordinator.refusals import NameTaken, UnknownName
+from tailfleet_schema import codec
+from tailfleet_schema.campaign import CampaignState, Objective
+from tailfleet_schema.curve import Part, Unit
 from tailfleet_schema.errors import InputError, LabError
+from tailfleet_schema.job import Job, JobKind
+from tailfleet_schema.schedule import dense
+from tailfleet_schema.workload import Workload
 
 
 def stored(live):
@@ -113,3 +121,23 @@ def test_names_that_nobody_has(fleet):
             look("ghost")
     with pytest.raises(UnknownName, match="no dataset is called 'ghost'"):
         fleet.add_model("mine", "vit_tiny_patch16_224", pretrained=True, dataset="ghost")
+
+
+def test_a_report_is_of_the_model_that_was_measured(live, fleet):
+    """The name has come to mean a model of another depth since."""
+    lab, board_id = live.lab, live.board("nano")
+    lab.campaign("c1", "nano", objective=Objective(latency_share=0.8))
+    whole = dense("tiny", lab.model.geometry)
+    units = [Unit(Part.SCHEDULE, 17, 17, whole.digest)]
+    job = Job("v", JobKind.VERIFY, Workload(lab.model), units, 2, 1, 0, schedules=[whole])
+    assert lab.store.create_job("c1", board_id, "tiny", job)
+    lab.claim(board_id)
+    lab.add(board_id, job, 1, lab.results_of(job))
+    plan = codec.dumps(Plan(None, 9e9, 9e9, 9e9, 9e9, None, "do not prune"))
+    lab.store.add_plan("c1", board_id, "tiny", "optimal", "topk", plan, None)
+    lab.store.end_campaign("c1", CampaignState.DONE)
+    (before,) = fleet.report("c1").rows
+    assert before.dense_ns == pytest.approx(1000, abs=1)
+    deeper = dataclasses.replace(lab.model, geometry=dataclasses.replace(lab.model.geometry, depth=5))
+    lab.store.add_model(deeper, replace=True)
+    assert fleet.report("c1").rows == [before]

@@ -26,7 +26,7 @@ from tailfleet_schema.messages import (
     Outcome,
     ResultsUpload,
 )
-from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec, Preprocessing, Workload
+from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec, Workload
 
 TINY = ModelSpec("tiny", "VisionTransformer", Geometry(4, 16, 2, 32, 17, 1, 16, 4, 3, 10))
 FACTS = BoardFacts(BoardKind.PHYSICAL, Hardware("m", "aarch64", "cpu", 4, 1 << 30), Software("linux", "5", "3.6", "0"))
@@ -50,8 +50,8 @@ SAMPLES = [
     FinishRequest(1, Outcome.FAILED, Failure("no torch", Blame.LAB), "log"),
     CampaignRequest(["tiny"], ["nano"], objective=Objective(latency_share=0.5)),
     AddSchedule(DENSE),
-    ModelRequest(dataclasses.replace(TINY, preprocessing=Preprocessing([0.5], [0.5])), True),
-    DatasetRequest(DatasetSpec("pets", "0" * 64, 2, 1, 1, "a test", "files", "1" * 64)),
+    ModelRequest(TINY),
+    DatasetRequest(DatasetSpec("pets", "0" * 64, 2, 1, 1, "a test", "files", "1" * 64), True),
     LeaseReply(Lease(JOB, 1, 60.0, [Key(Part.MODEL, "", -1, 17, 17, 0)])),
     ErrorReply("no", Blame.AUTHOR, "yes"),
 ]
@@ -94,19 +94,26 @@ def test_every_endpoint_that_reads_a_body_documents_it(live):
         for route in iter_route_contexts(live.app.routes)
         if route.path in document["paths"]
     }
-    documented = {
-        operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    bodies = [
+        operation["requestBody"]["content"]
         for operations in document["paths"].values()
         for operation in operations.values()
-        if "application/json" in operation.get("requestBody", {"content": ()})["content"]
+        if "requestBody" in operation
+    ]
+    assert bodies.count({"application/octet-stream": {"schema": {}}}) == 1
+    documented = {
+        content["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        for content in bodies
+        if "application/json" in content
     }
-    messages = {endpoint: spoken.body for endpoint, spoken in read.items() if spoken.body not in (None, bytes)}
-    assert documented == {body.__name__ for body in messages.values()}
+    assert documented == {spoken.body.__name__ for spoken in read.values() if spoken.body not in (None, bytes)}
     # What an endpoint says that it reads is what it reads: its code names the dataclass.
-    for endpoint in read:
+    for endpoint, spoken in read.items():
+        if spoken.body is bytes:
+            continue
         names = endpoint.__code__.co_names + endpoint.__code__.co_freevars
-        assert ("read" in names) == (endpoint in messages), endpoint
-        assert endpoint not in messages or messages[endpoint].__name__ in names, endpoint
+        assert ("read" in names) == (spoken.body is not None), endpoint
+        assert spoken.body is None or spoken.body.__name__ in names, endpoint
     assert documented <= {type(sample).__name__ for sample in SAMPLES}
 
 
@@ -114,7 +121,10 @@ def test_every_answer_is_documented(live):
     document = live.app.openapi()
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            assert set(operation["responses"]) - {"206"} == {"200", "4XX", "503"}, path
+            full = (
+                {"507"} if "application/octet-stream" in operation.get("requestBody", {}).get("content", {}) else set()
+            )
+            assert set(operation["responses"]) - {"206"} == {"200", "4XX", "503"} | full, path
             assert operation["security"] == [{"token": []}], path
             refusal = operation["responses"]["4XX"]["content"]["application/json"]["schema"]["$ref"]
             assert refusal.endswith("/ErrorReply")

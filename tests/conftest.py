@@ -4,11 +4,15 @@ Everything is imported late: the board's own tests run on Pythons that have none
 """
 
 import itertools
+import os
 import subprocess
 import tempfile
 import warnings
 
 import pytest
+
+# pytest-xdist tells its workers of a terminal with 80 columns; tables are tested as a pipe gets them.
+os.environ.pop("COLUMNS", None)
 
 WATCH = 'cat >/dev/null; test -f "$0/postmaster.pid" && kill -INT "$(head -n 1 "$0/postmaster.pid")"; rm -rf "$0"'
 

@@ -143,7 +143,10 @@ class Farm:
     def _agent(self, name, command):
         home = self.home(name)
         path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-        self.agents[name] = Process(command, home, home / "agent.log", TAILFLEET_AGENT_HOME=str(home), PATH=path)
+        # One thread: what is measured here is of no interest, and two of them crawl beside a third on two cores.
+        self.agents[name] = Process(
+            command, home, home / "agent.log", TAILFLEET_AGENT_HOME=str(home), PATH=path, OMP_NUM_THREADS="1"
+        )
 
     def home(self, name):
         return self.folder / "boards" / name

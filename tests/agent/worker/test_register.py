@@ -176,7 +176,7 @@ def test_preprocessing_is_what_timm_says_of_the_model():
     mode = "squash" if knows_modes else "center"
     assert preprocessing_of(model, 3) == Preprocessing([0.1, 0.2, 0.3], [1.0] * 3, "bilinear", 1.0, mode)
     model.pretrained_cfg = model.default_cfg = {"interpolation": "hamming"}
-    with pytest.raises(InputError, match="unknown interpolation 'hamming'"):
+    with pytest.raises(InputError, match="interpolation: unknown: 'hamming'"):
         preprocessing_of(model, 3)
 
 

@@ -312,6 +312,11 @@ def test_a_dataset_that_is_not_what_it_says(live, ask, changes, words):
     assert live.lab.store.list_datasets() == []
 
 
+def test_an_index_without_images_of_a_split(live, ask):
+    spec = sent(ask, DatasetIndex(["cat", "dog"], FILES[:2]), evaluation_images=0)
+    refusal(post_dataset(ask, spec), 422, "dataset.evaluation_images must be at least 1")
+
+
 def encoded(*changes, classes=("cat", "dog")):
     """The canonical index with the fields of some of its files changed, whether that makes sense or not."""
     told = {"classes": list(classes), "files": [codec.encode(file) for file in FILES]}

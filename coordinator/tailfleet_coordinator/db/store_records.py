@@ -7,6 +7,7 @@ from sqlalchemy import false, func, select
 
 from tailfleet_coordinator.db.engine import Database, Now
 from tailfleet_coordinator.db.rows import Attempt, JobRecord
+from tailfleet_coordinator.db.store_results import count_results
 from tailfleet_coordinator.db.tables import BoardTable, JobLogTable, JobTable, ResultTable
 from tailfleet_coordinator.refusals import UnknownName
 from tailfleet_schema import codec
@@ -82,17 +83,10 @@ class RecordQueries(Database):
         return [attempts[number] for number in sorted(attempts)]
 
     def _records(self, ids: Any) -> list[JobRecord]:
-        done = (
-            select(func.count())
-            .select_from(ResultTable)
-            .where(ResultTable.job_id == JobTable.id)
-            .correlate(JobTable)
-            .scalar_subquery()
-        )
         lapsed = func.coalesce(JobTable.lease_expires_at < Now(), false())
         chosen = ids.subquery()
         query = (
-            select(JobTable, BoardTable.name, BoardTable.kind.label("board_kind"), done.label("done"))
+            select(JobTable, BoardTable.name, BoardTable.kind.label("board_kind"), count_results().label("done"))
             .add_columns(lapsed.label("lapsed"))
             .join(chosen, chosen.c.id == JobTable.id)
             .join(BoardTable, BoardTable.id == JobTable.board_id)

@@ -3,11 +3,11 @@
 import json
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, ScalarSelect, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tailfleet_coordinator.db.engine import Database, Now
-from tailfleet_coordinator.db.tables import ResultTable
+from tailfleet_coordinator.db.tables import JobTable, ResultTable
 from tailfleet_schema import codec
 from tailfleet_schema.board import Telemetry
 from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
@@ -47,6 +47,12 @@ class ResultQueries(Database):
             rows = [_row(job_id, attempt, result) for result in results[start : start + ROWS_PER_INSERT]]
             stored += len(connection.execute(statement, rows).all())
         return stored
+
+
+def count_results() -> ScalarSelect[int]:
+    """In a query of jobs: how many results of the job are stored."""
+    count = select(func.count()).select_from(ResultTable).where(ResultTable.job_id == JobTable.id)
+    return count.correlate(JobTable).scalar_subquery()
 
 
 def _row(job_id: str, attempt: int, result: UnitResult) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from tailfleet_agent.runner import DETAIL_BYTES, KEPT_LOGS, Child, forget_old_lo
 from tailfleet_agent.spool import Entry, Spool
 from tailfleet_schema.board import BoardFacts, Telemetry
 from tailfleet_schema.errors import Blame, TailfleetError
-from tailfleet_schema.job import Failure, Job
+from tailfleet_schema.job import Failure
 from tailfleet_schema.messages import (
     FinishRequest,
     Lease,
@@ -29,7 +29,6 @@ from tailfleet_schema.messages import (
     Outcome,
     WorkerOrder,
 )
-from tailfleet_schema.workload import FILES
 
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Waits after one, two, … fruitless tries to reach the coordinator."""
@@ -154,9 +153,9 @@ class Agent:
         self.drain()
 
     def _measure(self, lease: Lease, entry: Entry) -> FinishRequest:
-        folder = self._dataset_folder(lease.job)
+        folder = lease.job.image_folder(self._config.datasets)
         contact = min(self._config.contact_seconds, lease.lease_seconds / 4)
-        needed = needed_artifacts(lease.job, has_folder=folder is not None)
+        needed = lease.job.artifacts(has_folder=folder is not None)
         order = WorkerOrder(
             lease.job,
             lease.known,
@@ -182,12 +181,6 @@ class Agent:
             failure = Failure(failure.sentence, failure.blame, child.log_tail(DETAIL_BYTES))
         return FinishRequest(lease.attempt, outcome, failure, child.log_tail())
 
-    def _dataset_folder(self, job: Job) -> Optional[str]:
-        """Where this board has the image files of the job's dataset; None where it does not say."""
-        if job.dataset is None or job.dataset.form != FILES:
-            return None
-        return self._config.datasets.get(job.dataset.name)
-
     def _breathing(self, lease: Lease, line: Line) -> Callable[[], None]:
         """What a long download calls now and then: it keeps the lease, and hears of a cancelled job or a stop."""
 
@@ -198,14 +191,3 @@ class Agent:
                 raise JobEnded(FinishRequest(lease.attempt, Outcome.CANCELLED))
 
         return breathe
-
-
-def needed_artifacts(job: Job, has_folder: bool = False) -> List[str]:
-    """Content addresses of what the child reads: the checkpoint, and the images where something is judged.
-
-    A board that ``has_folder`` with the image files needs their index alone.
-    """
-    needed = [job.workload.model.checkpoint_sha256]
-    if job.dataset is not None:
-        needed += [job.dataset.sha256, None if has_folder else job.dataset.pack_sha256]
-    return [sha256 for sha256 in needed if sha256 is not None]

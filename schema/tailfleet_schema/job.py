@@ -3,13 +3,13 @@
 import re
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Dict, FrozenSet, List, Optional
+from typing import Dict, FrozenSet, List, Mapping, Optional
 
 from tailfleet_schema.curve import JUDGED_PARTS, Part, Unit, UnitKey
 from tailfleet_schema.errors import Blame, InputError
 from tailfleet_schema.limits import check_count
 from tailfleet_schema.schedule import Schedule
-from tailfleet_schema.workload import DatasetSpec, Workload
+from tailfleet_schema.workload import FILES, DatasetSpec, Workload
 
 
 class JobKind(Enum):
@@ -123,6 +123,22 @@ class Job:
                 )
             if unit.part in JUDGED_PARTS and self.dataset is None:
                 raise InputError("judges predictions, but the job carries no dataset", path=path)
+
+    def artifacts(self, has_folder: bool = False) -> List[str]:
+        """Content addresses of what the worker reads: the checkpoint, and the images where something is judged.
+
+        Who ``has_folder`` with the image files needs their index alone.
+        """
+        needed = [self.workload.model.checkpoint_sha256]
+        if self.dataset is not None:
+            needed += [self.dataset.sha256, None if has_folder else self.dataset.pack_sha256]
+        return [sha256 for sha256 in needed if sha256 is not None]
+
+    def image_folder(self, folders: Mapping[str, str]) -> Optional[str]:
+        """Of ``folders``, by name of dataset, the one with this job's image files; None where none has them."""
+        if self.dataset is None or self.dataset.form != FILES:
+            return None
+        return folders.get(self.dataset.name)
 
     def units_keys(self, round_number: int) -> List[UnitKey]:
         """Keys of all units in one round."""

@@ -18,7 +18,6 @@ import httpx
 
 from tailfleet_schema import codec
 from tailfleet_schema.errors import DecodeError, LabError, TailfleetError
-from tailfleet_schema.job import Job
 from tailfleet_schema.messages import ErrorReply
 
 TIMEOUT_SECONDS = 30.0
@@ -56,17 +55,6 @@ class ArtifactApi:
 
 class _Broken(Exception):
     """A transfer that may go on later."""
-
-
-def needed(job: Job, has_folder: bool = False) -> list[str]:
-    """Content addresses of what the worker reads for ``job``.
-
-    Of images that the node has in a folder, only the index is fetched.
-    """
-    wanted = [job.workload.model.checkpoint_sha256]
-    if job.dataset is not None:
-        wanted += [job.dataset.sha256, None if has_folder else job.dataset.pack_sha256]
-    return [sha256 for sha256 in wanted if sha256 is not None]
 
 
 def fetch(api: ArtifactApi, wanted: list[str]) -> Path:

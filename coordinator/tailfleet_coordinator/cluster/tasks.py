@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tailfleet_coordinator.cluster.artifact_api import ArtifactApi, fetch, needed
+from tailfleet_coordinator.cluster.artifact_api import ArtifactApi, fetch
 from tailfleet_coordinator.plan.planner import Plan, PlanInput, make_plan
 from tailfleet_schema import codec
 from tailfleet_schema.curve import UnitResult
@@ -84,12 +84,12 @@ def run_profile(job: Job, api: ArtifactApi) -> Iterator[list[UnitResult] | Failu
 
     The worker is the same code that boards run, so every judgement in the database has one origin.
     """
-    images = None if job.dataset is None else api.dataset_folders.get(job.dataset.name)
+    images = job.image_folder(api.dataset_folders)
     if images is None and (failure := without_images(job)) is not None:
         yield failure
         return
     try:
-        artifacts = str(fetch(api, needed(job, has_folder=images is not None)))
+        artifacts = str(fetch(api, job.artifacts(has_folder=images is not None)))
     except TailfleetError as error:
         yield Failure(error.sentence, error.blame)
         return

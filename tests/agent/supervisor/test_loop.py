@@ -8,7 +8,6 @@ from scripted import FACTS, lease
 
 from tailfleet_agent import client as client_room
 from tailfleet_agent.client import Client, Refused, Unreachable
-from tailfleet_agent.loop import needed_artifacts
 from tailfleet_schema import codec
 from tailfleet_schema.curve import Part
 from tailfleet_schema.errors import Blame
@@ -194,9 +193,9 @@ def test_needed_are_weights_index_and_pack():
     model = dataclasses.replace(lease().job.workload.model, checkpoint_sha256="c" * 64)
     dataset = DatasetSpec("d", "d" * 64, 3, 4, 4, "made up", form="files", pack_sha256="e" * 64)
     job = lease(workload=Workload(model, backend="virtual"), dataset=dataset).job
-    assert needed_artifacts(job) == ["c" * 64, "d" * 64, "e" * 64]
-    assert needed_artifacts(job, has_folder=True) == ["c" * 64, "d" * 64]
-    assert needed_artifacts(lease().job) == []
+    assert job.artifacts() == ["c" * 64, "d" * 64, "e" * 64]
+    assert job.artifacts(has_folder=True) == ["c" * 64, "d" * 64]
+    assert lease().job.artifacts() == []
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from tailfleet_coordinator.cluster import artifact_api
-from tailfleet_coordinator.cluster.artifact_api import ArtifactApi, fetch, needed
+from tailfleet_coordinator.cluster.artifact_api import ArtifactApi, fetch
 from tailfleet_schema.curve import Part, Unit
 from tailfleet_schema.errors import Blame, LabError, TailfleetError
 from tailfleet_schema.job import Job, JobKind
@@ -107,7 +107,7 @@ def test_a_dataset_of_files_has_an_index_and_a_pack(lab):
     index, pack = "a" * 64, "b" * 64
     dataset = DatasetSpec("pictures", index, 10, 5, 5, "made up", FILES, pack)
     job = Job("p", JobKind.PROFILE, Workload(lab.model), [Unit(Part.INPUT, 17, 17)], 1, 1, 0, dataset=dataset)
-    assert needed(job) == [index, pack]
+    assert job.artifacts() == [index, pack]
 
 
 def test_the_token_is_not_shown(api, live):

@@ -221,8 +221,22 @@ def test_a_download_is_not_disturbed_more_often_than_needed(coordinator, agent, 
     assert [message.wait_seconds > 0 for name, message, _ in coordinator.requests if name == "heartbeat"] == [True]
 
 
+class Later(dict):
+    """Artifacts that are served once the held heartbeat is answered, so that its answer is there between two pieces."""
+
+    def __init__(self, artifacts, told):
+        super().__init__(artifacts)
+        self._told = told
+
+    def get(self, *arguments):
+        assert self._told.acquire(timeout=20)
+        self._told.release()
+        return super().get(*arguments)
+
+
 def test_a_job_cancelled_while_it_downloads_ends_there(coordinator, agent, download):
     coordinator.cancel = True
+    coordinator.artifacts = Later(coordinator.artifacts, coordinator.told)
     coordinator.leases = [download]
     agent(act="sys.exit('started')").step(FACTS)
     assert [finish.outcome for finish in coordinator.finishes] == [Outcome.CANCELLED]

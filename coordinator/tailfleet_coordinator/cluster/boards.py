@@ -75,9 +75,8 @@ class BoardReconciler:
     def _start(self, node_id: str, machine: tuple[str, str], board: str, resources: dict[str, float]) -> Kept:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        with self._store.writing():
-            # Raises Deposed: the keeper of that name may belong to who has taken over.
-            pass
+        # The keeper of that name may belong to who has taken over.
+        self._store.check_leadership()
         name = f"board-{node_id}"
         evict(name, self._namespace)
         here = node_id == self._ray.get_runtime_context().get_node_id()

@@ -89,9 +89,8 @@ class Reconciler:
     def _start(self, campaign_id: str) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        with self._store.writing():
-            # Raises Deposed: the actor of that name may belong to who has taken over.
-            pass
+        # The actor of that name may belong to who has taken over.
+        self._store.check_leadership()
         name = f"campaign-{campaign_id}"
         evict(name, self._surroundings.namespace)
         here = self._ray.get_runtime_context().get_node_id()

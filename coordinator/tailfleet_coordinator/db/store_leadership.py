@@ -51,6 +51,12 @@ class LeadershipQueries(Database):
         """The coordinator lives. Raises ``Deposed`` where another one has taken over."""
         self._hold_until(seconds)
 
+    def check_leadership(self) -> None:
+        """Raise ``Deposed`` where another coordinator has taken over: before something is done that is no write."""
+        with self.writing():
+            # The fence stands before every writing transaction, also one with nothing to write.
+            pass
+
     def end_leadership(self) -> None:
         """The coordinator ends: another one may take over at once. Raises ``Deposed`` where one has already."""
         self._hold_until(0.0)

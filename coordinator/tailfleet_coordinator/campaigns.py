@@ -4,7 +4,6 @@ cluster room.
 
 import secrets
 from collections.abc import Iterable
-from datetime import datetime
 
 from tailfleet_coordinator.db.rows import Campaign, JobStatus, Step
 from tailfleet_coordinator.db.store import Store
@@ -12,6 +11,7 @@ from tailfleet_coordinator.db.store_workloads import model_digest
 from tailfleet_coordinator.plan import design
 from tailfleet_coordinator.plan.outcome import report_rows
 from tailfleet_coordinator.plan.planner import Plan
+from tailfleet_coordinator.replies import iso
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignReport, CampaignRequest, CampaignStatus, ReportRow, StepStatus
@@ -81,9 +81,9 @@ def status_of(store: Store, campaign: Campaign) -> CampaignStatus:
     return CampaignStatus(
         id=campaign.id,
         state=campaign.state,
-        created_at=_iso(campaign.created_at),
+        created_at=campaign.created_at.isoformat(),
         steps=[_step(store, campaign, step, jobs) for step in store.list_steps(campaign.id)],
-        finished_at=None if campaign.finished_at is None else _iso(campaign.finished_at),
+        finished_at=iso(campaign.finished_at),
         failure=campaign.failure,
     )
 
@@ -135,7 +135,3 @@ def _in_order(request: CampaignRequest, plans: Iterable[tuple[str, str, Plan]]) 
     """By planner and method as they were asked for, whichever was planned first."""
     order = request.plans()
     return sorted(plans, key=lambda plan: order.index((plan[0], plan[1])))
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat()

@@ -1,13 +1,12 @@
 """Jobs as people see them: lists, one in full, logs. Read from rows; what boards and campaigns do is left to others."""
 
-from datetime import datetime
 from typing import Any
 
 from tailfleet_coordinator.curves import columns
 from tailfleet_coordinator.db.rows import Attempt, JobRecord
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.refusals import UnknownName
-from tailfleet_coordinator.replies import JOB_COLUMNS, JobAttempt, JobDetails, JobLog, JobOrder, PlannedFor
+from tailfleet_coordinator.replies import JOB_COLUMNS, JobAttempt, JobDetails, JobLog, JobOrder, PlannedFor, iso
 from tailfleet_schema.curve import Part
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Job, JobState
@@ -25,8 +24,8 @@ def job_columns(
     rows = [
         (
             job.id, job.campaign_id, job.kind.value, job.board, job.board_kind.value, job.model, job.state.value,
-            job.cancel_requested, job.done, job.total, job.attempt, _iso(job.created_at), _iso(job.started_at),
-            _iso(job.finished_at), job.failure.sentence if job.failure else None, who_must_act(job),
+            job.cancel_requested, job.done, job.total, job.attempt, iso(job.created_at), iso(job.started_at),
+            iso(job.finished_at), job.failure.sentence if job.failure else None, who_must_act(job),
         )
         for job in found
     ]  # fmt: skip
@@ -59,9 +58,9 @@ def job_details(store: Store, beginning: str) -> JobDetails:
         total=job.total,
         attempt=job.attempt,
         created_at=job.created_at.isoformat(),
-        started_at=_iso(job.started_at),
-        finished_at=_iso(job.finished_at),
-        lease_expires_at=_iso(job.lease_expires_at),
+        started_at=iso(job.started_at),
+        finished_at=iso(job.finished_at),
+        lease_expires_at=iso(job.lease_expires_at),
         lease_lapsed=job.lease_lapsed,
         fingerprint=job.fingerprint,
         fingerprint_changed=job.fingerprint_changed,
@@ -80,7 +79,7 @@ def job_log(store: Store, beginning: str, attempt: int | None) -> JobLog:
         raise UnknownName(f"job {job.id} has no attempt {attempt}: it was given {job.attempt} times")
     for known in store.list_attempts(job.id):
         if known.attempt == wanted and known.log is not None:
-            return JobLog(job.id, wanted, job.state.value, known.log, _iso(known.log_at))
+            return JobLog(job.id, wanted, job.state.value, known.log, iso(known.log_at))
     return JobLog(job.id, wanted, job.state.value, "")
 
 
@@ -116,12 +115,8 @@ def _attempt(attempt: Attempt) -> JobAttempt:
     return JobAttempt(
         attempt.attempt,
         attempt.results,
-        _iso(attempt.first_result_at),
-        _iso(attempt.last_result_at),
-        _iso(attempt.log_at),
+        iso(attempt.first_result_at),
+        iso(attempt.last_result_at),
+        iso(attempt.log_at),
         last_words=(attempt.log or "").rstrip().rpartition("\n")[2],
     )
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()

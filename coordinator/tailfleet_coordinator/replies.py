@@ -4,6 +4,7 @@ Tables travel column by column, since a fleet's curves have many thousand rows. 
 """
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from tailfleet_schema.campaign import BoardStatus, CampaignStatus
@@ -11,6 +12,11 @@ from tailfleet_schema.job import Failure
 from tailfleet_schema.limits import check_name
 from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.workload import DatasetSpec, ModelSpec
+
+
+def iso(moment: datetime | None) -> str | None:
+    """A moment as replies tell it: UTC, ISO 8601; None where there is none."""
+    return None if moment is None else moment.isoformat()
 
 
 @dataclass(frozen=True)

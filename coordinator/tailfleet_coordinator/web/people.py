@@ -18,6 +18,7 @@ from tailfleet_coordinator.replies import (
     Enrolment,
     EnrolmentRequest,
     Health,
+    iso,
 )
 from tailfleet_coordinator.web.access import Door, hashed, new_token
 from tailfleet_coordinator.web.context import Context
@@ -136,8 +137,8 @@ def _board_status(board: Board) -> BoardStatus:
         kind=board.kind.value,
         virtual_profile=board.virtual_profile,
         enrolled_at=board.enrolled_at.isoformat(),
-        last_seen_at=None if board.last_seen_at is None else board.last_seen_at.isoformat(),
+        last_seen_at=iso(board.last_seen_at),
         online=board.online,
         facts_json=codec.dumps(board.facts),
-        revoked_at=None if board.revoked_at is None else board.revoked_at.isoformat(),
+        revoked_at=iso(board.revoked_at),
     )

@@ -8,7 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from tailfleet_coordinator.db.rows import Token
 from tailfleet_coordinator.db.tables import ROLES
-from tailfleet_coordinator.replies import NewToken, TokenRequest, Tokens, TokenStatus
+from tailfleet_coordinator.replies import NewToken, TokenRequest, Tokens, TokenStatus, iso
 from tailfleet_coordinator.web.access import Door, hashed, new_token
 from tailfleet_coordinator.web.context import Context
 from tailfleet_coordinator.web.enrolment import check_name
@@ -64,5 +64,5 @@ def _status(token: Token) -> TokenStatus:
         name=token.name,
         role=token.role,
         created_at=token.created_at.isoformat(),
-        revoked_at=None if token.revoked_at is None else token.revoked_at.isoformat(),
+        revoked_at=iso(token.revoked_at),
     )

@@ -14,6 +14,7 @@ from sqlalchemy import update
 
 from tailfleet_coordinator.agent_bundle import Bundle
 from tailfleet_coordinator.artifacts import Artifacts
+from tailfleet_coordinator.client import Fleet
 from tailfleet_coordinator.curves import CurveReader
 from tailfleet_coordinator.db import migrate
 from tailfleet_coordinator.db.engine import Now, open_engine
@@ -211,3 +212,20 @@ def serve(lab, tmp_path):
 @pytest.fixture
 def live(serve):
     return serve()
+
+
+@pytest.fixture
+def fleet(live):
+    with Fleet(live.url, live.operator) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A folder of images to send: tiny files that begin like images, and differ."""
+    folder = tmp_path / "pets"
+    for name, count in (("cat", 6), ("dog", 3)):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            (folder / name / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + f"{name} {number}".encode())
+    return folder

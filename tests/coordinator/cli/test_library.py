@@ -28,16 +28,6 @@ def tailfleet(live, monkeypatch, capsys):
     return run
 
 
-@pytest.fixture
-def pets(tmp_path):
-    folder = tmp_path / "pets"
-    for name, count in (("cat", 6), ("dog", 3)):
-        (folder / name).mkdir(parents=True)
-        for number in range(count):
-            (folder / name / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + f"{name} {number}".encode())
-    return folder
-
-
 def test_a_dataset_is_added_listed_and_shown(live, tailfleet, pets):
     (pets / "cat" / "notes.txt").write_text("x")
     status, out, err = tailfleet("dataset", "add", "pets", pets)

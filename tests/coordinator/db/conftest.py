@@ -52,3 +52,14 @@ def together():
         return outcomes
 
     return run
+
+
+@pytest.fixture
+def board(lab):
+    return lab.board("nano")
+
+
+@pytest.fixture
+def job(lab, board):
+    lab.campaign("c1", "nano")
+    return lab.sweep("c1", board)

@@ -14,17 +14,6 @@ from tailfleet_schema.messages import Outcome
 REASON = Failure("the job was cancelled by operator 'lab'", Blame.AUTHOR)
 
 
-@pytest.fixture
-def board(lab):
-    return lab.board("nano")
-
-
-@pytest.fixture
-def job(lab, board):
-    lab.campaign("c1", "nano")
-    return lab.sweep("c1", board)
-
-
 def test_a_waiting_job_is_over_at_once(lab, board, job):
     assert lab.store.cancel_job(job.id, REASON) is JobState.CANCELLED
     found = lab.store.get_record(job.id)

@@ -13,17 +13,6 @@ from tailfleet_schema.job import Failure, JobState
 from tailfleet_schema.messages import Outcome
 
 
-@pytest.fixture
-def board(lab):
-    return lab.board("nano")
-
-
-@pytest.fixture
-def job(lab, board):
-    lab.campaign("c1", "nano")
-    return lab.sweep("c1", board)
-
-
 def state(lab, job):
     ((found, attempt),) = lab.sql("SELECT state, attempt FROM jobs WHERE id = ?", job.id)
     return found, attempt

@@ -3,7 +3,7 @@
 import pandas
 import pytest
 
-from tailfleet_coordinator.client import Fleet, FleetError
+from tailfleet_coordinator.client import FleetError
 from tailfleet_coordinator.jobs import order_of
 from tailfleet_coordinator.replies import JOB_COLUMNS
 from tailfleet_schema.board import BoardKind
@@ -13,12 +13,6 @@ from tailfleet_schema.job import Failure, Job, JobKind
 from tailfleet_schema.messages import Outcome
 from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.workload import Workload
-
-
-@pytest.fixture
-def fleet(live):
-    with Fleet(live.url, live.operator) as fleet:
-        yield fleet
 
 
 @pytest.fixture

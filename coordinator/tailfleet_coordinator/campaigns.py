@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from tailfleet_coordinator.db.rows import Campaign, JobStatus, Step
 from tailfleet_coordinator.db.store import Store
-from tailfleet_coordinator.db.store_workloads import model_digest
 from tailfleet_coordinator.plan import design
 from tailfleet_coordinator.plan.outcome import report_rows
 from tailfleet_coordinator.plan.planner import Plan
@@ -65,14 +64,14 @@ def profiled_units(store: Store, model: ModelSpec) -> set[Unit]:
     """Which units of the model's accuracy profile are known: all that progress and decisions ask."""
     if model.dataset is None:
         return set()
-    return store.list_profiled_units(model_digest(model), store.get_dataset(model.dataset).sha256)
+    return store.list_profiled_units(model.digest, store.get_dataset(model.dataset).sha256)
 
 
 def stored_profile(store: Store, model: ModelSpec) -> list[UnitResult]:
     """What is known of the model's accuracy profile."""
     if model.dataset is None:
         return []
-    return store.list_profile(model_digest(model), store.get_dataset(model.dataset).sha256)
+    return store.list_profile(model.digest, store.get_dataset(model.dataset).sha256)
 
 
 def status_of(store: Store, campaign: Campaign) -> CampaignStatus:

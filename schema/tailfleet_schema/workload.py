@@ -1,9 +1,11 @@
 """What is run on a board: a model, its geometry, the images it is judged on, and how it is run."""
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
+from tailfleet_schema import codec
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.limits import check_count, check_digest, check_known, check_name
 
@@ -112,6 +114,11 @@ class ModelSpec:
             check_name("dataset", self.dataset)
             if self.preprocessing is None:
                 raise InputError("is missing, but a model with a dataset needs it", path="preprocessing")
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the canonical JSON: curves and profiles of another one are of another model."""
+        return hashlib.sha256(codec.dumps(self).encode("utf-8")).hexdigest()
 
 
 ARRAYS = "arrays"

@@ -24,7 +24,6 @@ from tailfleet_coordinator.db import migrate
 from tailfleet_coordinator.db.engine import open_engine
 from tailfleet_coordinator.db.integrity import examine
 from tailfleet_coordinator.db.store import Store
-from tailfleet_coordinator.db.store_workloads import model_digest
 from tailfleet_coordinator.db.tables import Table
 from tailfleet_coordinator.plan.planner import Plan
 from tailfleet_coordinator.refusals import AnotherWriter
@@ -216,7 +215,7 @@ def test_what_the_first_release_stored_is_readable_after_the_upgrade(first_relea
     assert store.get_model("digits_vit").preprocessing == normal
     assert store.get_model("tiny").preprocessing is None
     for spec in store.list_models():
-        assert sql(first_release, "SELECT digest FROM models WHERE name = :n", n=spec.name) == [(model_digest(spec),)]
+        assert sql(first_release, "SELECT digest FROM models WHERE name = :n", n=spec.name) == [(spec.digest,)]
     assert store.get_dataset("digits").classes == 10
 
     jobs = {job.id: job for job in store.count_jobs("c1") + store.count_jobs("c2")}

@@ -82,14 +82,11 @@ def add(
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="A model's name.")]) -> None:
     """All that is known of one model."""
-    # Imported late: the database's libraries are not needed for the rest.
-    from tailfleet_coordinator.db.store_workloads import model_digest
-
     model = fleet().model(name)
     told = codec.encode(model)
     shown: dict[str, Any] = {
         "model": model.name,
-        "digest": model_digest(model),
+        "digest": model.digest,
         "architecture": model.architecture,
         "arguments": codec.dumps(model.arguments),
         **told["geometry"],

@@ -14,7 +14,6 @@ from tailfleet_coordinator.cluster.tasks import News, Tasks
 from tailfleet_coordinator.curves import file_curve
 from tailfleet_coordinator.db.rows import Board, Campaign, Curve, JobStatus, Step, StoredPlan
 from tailfleet_coordinator.db.store import Store
-from tailfleet_coordinator.db.store_workloads import model_digest
 from tailfleet_coordinator.plan import design
 from tailfleet_coordinator.plan.planner import Plan, PlanInput
 from tailfleet_coordinator.refusals import Deposed
@@ -171,7 +170,7 @@ class Driver:
         workload = workload_of(request, model, board.kind)
         wanted = design.sweep_units(model.geometry, request.methods, request.sweep.counts, board.kind)
         for curve in self._store.find_curves(
-            board.id, model_digest(model), workload.backend, workload.dtype, workload.batch, board.fingerprint
+            board.id, model.digest, workload.backend, workload.dtype, workload.batch, board.fingerprint
         ):
             job = self._store.get_job(curve.job_id)
             often = job.rounds >= request.sweep.rounds and job.calls >= request.sweep.calls
@@ -233,7 +232,7 @@ class Driver:
             seed=PROFILE_SEED,
             dataset=dataset,
         )
-        digest, sha256 = model_digest(model), dataset.sha256
+        digest, sha256 = model.digest, dataset.sha256
 
         def take(news: News) -> None:
             self._store.add_profile(digest, sha256, news.results)

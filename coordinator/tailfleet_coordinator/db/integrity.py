@@ -14,7 +14,6 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from tailfleet_coordinator.db import migrate
 from tailfleet_coordinator.db.engine import Database
-from tailfleet_coordinator.db.store_workloads import model_digest
 from tailfleet_coordinator.db.tables import (
     BoardTable,
     CampaignTable,
@@ -63,7 +62,7 @@ READS: Mapping[Column, Any] = {
 """What each stored text is read as; a plan is known to the room that makes plans."""
 
 NAMED_BY: Mapping[Column, tuple[Column, Callable[[Any], str]]] = {
-    ModelTable.spec_json: (ModelTable.digest, model_digest),
+    ModelTable.spec_json: (ModelTable.digest, lambda spec: spec.digest),
     DatasetTable.spec_json: (DatasetTable.sha256, lambda spec: spec.sha256),
     JobTable.job_json: (JobTable.id, lambda job: job.id),
     ScheduleTable.schedule_json: (ScheduleTable.digest, lambda schedule: schedule.digest),

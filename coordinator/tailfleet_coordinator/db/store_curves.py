@@ -6,7 +6,6 @@ from sqlalchemy import insert, select
 
 from tailfleet_coordinator.db.engine import Database, Now
 from tailfleet_coordinator.db.rows import Curve
-from tailfleet_coordinator.db.store_workloads import model_digest
 from tailfleet_coordinator.db.tables import BoardTable, CurveTable, JobTable
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
@@ -55,7 +54,7 @@ class CurveQueries(Database):
                     job_id=job_id,
                     board_id=row.board_id,
                     model=row.model,
-                    model_digest=model_digest(workload.model),
+                    model_digest=workload.model.digest,
                     backend=workload.backend,
                     dtype=workload.dtype,
                     batch=workload.batch,

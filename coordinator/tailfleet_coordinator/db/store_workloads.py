@@ -1,6 +1,5 @@
 """Queries on models and datasets: what can be run."""
 
-import hashlib
 from dataclasses import replace as changed
 from typing import Any
 
@@ -13,11 +12,6 @@ from tailfleet_coordinator.refusals import NameTaken, UnknownName
 from tailfleet_schema import codec
 from tailfleet_schema.campaign import CampaignState
 from tailfleet_schema.workload import DatasetSpec, ModelSpec
-
-
-def model_digest(spec: ModelSpec) -> str:
-    """sha256 (hex) of the specification: curves and profiles of another one are of another model."""
-    return hashlib.sha256(codec.dumps(spec).encode()).hexdigest()
 
 
 class WorkloadQueries(Database):
@@ -126,7 +120,7 @@ def _lock_library(connection: Connection) -> None:
 
 
 def _model_values(spec: ModelSpec) -> dict[str, Any]:
-    return {"digest": model_digest(spec), "spec_json": codec.dumps(spec), "registered_at": Now()}
+    return {"digest": spec.digest, "spec_json": codec.dumps(spec), "registered_at": Now()}
 
 
 def _dataset_values(spec: DatasetSpec) -> dict[str, Any]:

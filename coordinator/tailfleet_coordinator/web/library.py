@@ -11,7 +11,6 @@ from starlette.requests import ClientDisconnect
 
 from tailfleet_coordinator import bundled
 from tailfleet_coordinator.artifacts import Artifacts, check_sha256
-from tailfleet_coordinator.db.store_workloads import model_digest
 from tailfleet_coordinator.library import admission, pack
 from tailfleet_coordinator.names import check_name
 from tailfleet_coordinator.refusals import BodyTooLarge, NameTaken
@@ -83,7 +82,7 @@ def library_routes(context: Context, door: Door) -> APIRouter:
             if spec.name in bundled.MODEL_NAMES and spec not in bundled.models():
                 raise NameTaken(f"{spec.name!r} comes with tailfleet", "choose another name")
             _need(artifacts, spec.checkpoint_sha256, "the checkpoint")
-            return ModelAdded(spec, model_digest(spec), store.add_model(spec, message.replace))
+            return ModelAdded(spec, spec.digest, store.add_model(spec, message.replace))
 
         return reply(await run_in_threadpool(register))
 

@@ -35,6 +35,7 @@ class Hardware:
     gpu: Optional[str] = None
     gpu_sms: Optional[int] = None
     gpu_memory_bytes: Optional[int] = None
+    gpu_max_mhz: Optional[float] = None
 
     def __post_init__(self) -> None:
         check_name("machine_id", self.machine_id)
@@ -56,6 +57,8 @@ class Software:
     torch: Optional[str] = None
     timm: Optional[str] = None
     onnxruntime: Optional[str] = None
+    jetpack: Optional[str] = None
+    tensorrt: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,12 @@ class Telemetry:
     power_mw: Optional[float] = None
     load_1m: Optional[float] = None
     memory_available_bytes: Optional[int] = None
+    memory_mhz: Optional[float] = None
+    """Clock of the memory (EMC on a Jetson)."""
+    energy_mj: Optional[float] = None
+    """A counter that only grows, where the board has one: only differences mean anything."""
+    throttled: Optional[str] = None
+    """Why the clocks are held down, in the sensor's words; empty: they are not; None: no sensor says."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,10 @@ class BoardFacts:
             check_name("virtual_profile", self.virtual_profile)
 
 
+_ADDED = ("gpu_max_mhz", "jetpack", "tensorrt")
+"""Facts that earlier releases did not tell. Where a board still does not, its fingerprint stays what it was."""
+
+
 def fingerprint(facts: BoardFacts, power_mode: Optional[str] = None) -> str:
     """sha256 (hex) of everything in ``facts`` that may change a latency.
 
@@ -99,6 +112,10 @@ def fingerprint(facts: BoardFacts, power_mode: Optional[str] = None) -> str:
     """
     hardware = {key: value for key, value in codec.encode(facts.hardware).items() if key != "machine_id"}
     software = {key: value for key, value in codec.encode(facts.software).items() if key != "agent"}
+    for told in (hardware, software):
+        for name in _ADDED:
+            if told.get(name, "") is None:
+                del told[name]
     if facts.kind is BoardKind.VIRTUAL:
         hardware, software = {}, {}
     text = codec.dumps([facts.kind.value, facts.virtual_profile, hardware, software, power_mode])

@@ -6,9 +6,9 @@ from enum import Enum
 from typing import List, Optional, Tuple
 
 from tailfleet_schema.errors import InputError
-from tailfleet_schema.job import Failure
+from tailfleet_schema.job import Effort, Failure
 from tailfleet_schema.limits import LABEL_LENGTH, check_count, check_known, check_names
-from tailfleet_schema.workload import DTYPES
+from tailfleet_schema.workload import ATTENTIONS, BACKENDS, DTYPES
 
 METHODS = ("topk", "pomt", "tome")
 """Reducing methods that can be planned."""
@@ -82,22 +82,32 @@ class Objective:
 class SweepSettings:
     """How curves are measured."""
 
-    counts: str = "auto"
-    """``all``: every count from 2 to N; ``auto``: all on virtual boards, a grid on physical ones; or a
-    comma-separated list."""
+    counts: str = "adaptive"
+    """``adaptive``: a coarse grid, refined where neighbours differ beyond noise; ``all``: every count from 2 to N; or a
+    comma-separated list. (``auto`` is what earlier releases called ``adaptive``.)"""
     rounds: int = 3
+    """Undisturbed rounds that everything is measured in at least."""
     calls: int = 3
     fresh: bool = False
     """Measure again even where a fitting curve is stored."""
+    precision: float = 0.02
+    """As in ``Effort``."""
+    budget_seconds: float = 600.0
+    """As in ``Effort``; of each sweep."""
 
     def __post_init__(self) -> None:
         check_count("rounds", self.rounds, 1, 1000)
         check_count("calls", self.calls, 1, 10000)
-        if self.counts not in ("all", "auto") and not _COUNTS.fullmatch(self.counts):
+        if self.counts not in ("adaptive", "all", "auto") and not _COUNTS.fullmatch(self.counts):
             raise InputError(
-                "must be all, auto, or token counts separated by commas, not {!r}".format(self.counts[:60]),
+                "must be adaptive, all, or token counts separated by commas, not {!r}".format(self.counts[:60]),
                 path="counts",
             )
+        self.effort(None)
+
+    def effort(self, least_tokens: Optional[int]) -> Effort:
+        """That of a sweep. Raises ``InputError``."""
+        return Effort(self.precision, max(self.rounds, Effort.most_rounds), self.budget_seconds, least_tokens)
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,9 @@ class CampaignRequest:
     sweep: SweepSettings = field(default_factory=SweepSettings)
     batch: int = 1
     dtype: str = "fp32"
+    backend: str = "eager"
+    """Of physical boards; virtual ones have their own."""
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
         check_names("models", self.models)
@@ -123,6 +136,8 @@ class CampaignRequest:
                 check_known("{}[{}]".format(name, place), value, known)
         check_count("batch", self.batch, 1)
         check_known("dtype", self.dtype, DTYPES)
+        check_known("backend", self.backend, [backend for backend in BACKENDS if backend != "virtual"])
+        check_known("attention", self.attention, ATTENTIONS)
         if "pomt-rule" in self.planners and "pomt" not in self.methods:
             raise InputError("pomt-rule plans for the method pomt, which is not among the methods", path="planners")
 

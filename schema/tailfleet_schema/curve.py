@@ -20,11 +20,13 @@ class Part(Enum):
     MODEL = "model"
     """The whole model with n tokens in every block: the curve."""
     SENTINEL = "sentinel"
-    """The whole model with all tokens, several times a round, to see drift."""
+    """The whole model with all tokens, several times a round, to see drift. ``label`` tells its places in the round
+    apart: "" for the first, "1", "2", … for those evenly spaced behind it."""
     FIXED = "fixed"
     """What a pass costs outside its blocks: patch embedding, position embedding, final norm, head."""
     ATTENTION = "attention"
-    """The attention halves of all blocks in turn, each on n tokens, with the fused attention."""
+    """The attention halves of all blocks in turn, each on n tokens. ``label`` is empty, or ``sized``: keys are weighed
+    by the tokens that were merged into each, as ToMe's blocks do from the first merge on."""
     MLP = "mlp"
     """The MLP halves of all blocks in turn, each on n tokens."""
     REDUCE = "reduce"
@@ -37,10 +39,16 @@ class Part(Enum):
     """Predictions on calibration images with method ``label`` reducing n → m at ``block`` alone."""
     INPUT = "input"
     """Predictions on calibration images with a random n-token subset of patches as the input (POMT's A(n))."""
+    FIDELITY = "fidelity"
+    """Predictions of the workload's backend and dtype on seeded random images, under the schedule ``label`` (empty: the
+    dense model), held against eager fp32, whose predictions stand for the labels: ``correct`` equals ``agreeing``."""
 
 
 TIMED_PARTS = (Part.MODEL, Part.SENTINEL, Part.FIXED, Part.ATTENTION, Part.MLP, Part.REDUCE, Part.SCHEDULE)
-JUDGED_PARTS = (Part.ACCURACY, Part.LOSS, Part.INPUT)
+JUDGED_PARTS = (Part.ACCURACY, Part.LOSS, Part.INPUT, Part.FIDELITY)
+
+SIZED = "sized"
+"""Label of ATTENTION that weighs keys by sizes."""
 
 
 LONGEST_CALL_NS = 24 * 3600 * 10**9
@@ -66,7 +74,7 @@ class Unit:
     tokens: int
     kept: int
     label: str = ""
-    """Method for REDUCE and LOSS, schedule digest for SCHEDULE and ACCURACY, else empty."""
+    """Method for REDUCE and LOSS, schedule digest for SCHEDULE, ACCURACY and FIDELITY; else see the part."""
     block: int = -1
     """Block for LOSS, else -1."""
 
@@ -121,12 +129,21 @@ class UnitResult:
     status: str = "ok"
     """``ok``, or ``oom``: the board has too little memory for it, which is a result too."""
     telemetry: Optional[Telemetry] = None
-    """State of the board just after the unit, where it was read."""
+    """State of the board just after the unit, where it was read: after the first and the last block of each round at
+    least, while the board is still under load, since idle clocks say nothing."""
+    peak_memory_bytes: Optional[int] = None
+    """The most that the process (on a GPU: torch's allocator or the runtime) held during the unit; None: not known."""
+    energy_mj: Optional[float] = None
+    """Energy of one call in millijoules, where the board has a sensor for it."""
 
     def __post_init__(self) -> None:
         check_count("round", self.round, 0)
         if self.status not in ("ok", "oom"):
             raise InputError("must be ok or oom", path="status")
+        if self.peak_memory_bytes is not None and not 0 <= self.peak_memory_bytes < 2**63:
+            raise InputError("must lie between 0 and 2**63", path="peak_memory_bytes")
+        if self.energy_mj is not None and not 0 <= self.energy_mj < 1e12:
+            raise InputError("must lie between 0 and 1e12", path="energy_mj")
         if self.call_ns and not 0 < min(self.call_ns) <= max(self.call_ns) <= LONGEST_CALL_NS:
             call, duration = next(
                 (call, value) for call, value in enumerate(self.call_ns) if not 0 < value <= LONGEST_CALL_NS

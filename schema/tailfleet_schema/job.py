@@ -75,6 +75,36 @@ class Key:
 
 
 @dataclass(frozen=True)
+class Effort:
+    """How far the measured child goes beyond what its job lists, deciding by what it has measured so far.
+
+    It repeats each unit until it was in ``Job.rounds`` undisturbed rounds and is known to ``precision``; and where
+    ``least_tokens`` is given, it adds counts to the curve where neighbours differ beyond noise.
+    """
+
+    precision: float = 0.02
+    """Wanted half of the interval of a unit's quiet time, as a share of that time."""
+    most_rounds: int = 30
+    """No unit is measured in more."""
+    budget_seconds: float = 600.0
+    """Nothing new is begun so long after the first timed block; of earlier attempts what their calls took counts."""
+    least_tokens: Optional[int] = None
+    """Counts from here on may be added; None: none are."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.precision <= 1:
+            raise InputError("must lie above 0 and be at most 1", path="precision")
+        check_count("most_rounds", self.most_rounds, 1)
+        if not 0 < self.budget_seconds <= LONGEST_BUDGET_SECONDS:
+            raise InputError("must lie above 0 and be at most a week", path="budget_seconds")
+        if self.least_tokens is not None:
+            check_count("least_tokens", self.least_tokens, 1)
+
+
+LONGEST_BUDGET_SECONDS = 7 * 24 * 3600.0
+
+
+@dataclass(frozen=True)
 class Job:
     """One order to the measured child: every unit in every round, except what is already known."""
 
@@ -92,6 +122,8 @@ class Job:
     dataset: Optional[DatasetSpec] = None
     images: Optional[int] = None
     """Judge on the first so many images of the split; None: on all."""
+    effort: Optional[Effort] = None
+    """None: exactly ``rounds`` rounds of ``units`` are measured. Else they are the least, and the child goes on."""
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.id):
@@ -117,11 +149,12 @@ class Job:
             if unit in seen:
                 raise InputError("stands in the list already", path=path)
             seen.add(unit)
-            if unit.part in (Part.SCHEDULE, Part.ACCURACY) and unit.label not in known:
+            named = unit.part in (Part.SCHEDULE, Part.ACCURACY) or (unit.part is Part.FIDELITY and unit.label)
+            if named and unit.label not in known:
                 raise InputError(
                     "names a schedule that the job does not carry: {!r}".format(unit.label[:12]), path=path + ".label"
                 )
-            if unit.part in JUDGED_PARTS and self.dataset is None:
+            if unit.part in JUDGED_PARTS and unit.part is not Part.FIDELITY and self.dataset is None:
                 raise InputError("judges predictions, but the job carries no dataset", path=path)
 
     def artifacts(self, has_folder: bool = False) -> List[str]:
@@ -144,8 +177,21 @@ class Job:
         """Keys of all units in one round."""
         return [unit.key(round_number) for unit in self.units]
 
+    @property
+    def most_rounds(self) -> int:
+        """Rounds are numbered below this."""
+        return self.rounds if self.effort is None else max(self.rounds, self.effort.most_rounds)
+
+    def may_add(self, unit: Unit) -> bool:
+        """Whether the child may measure ``unit`` though it is not listed: a count of the curve, in an adaptive job."""
+        if self.effort is None or self.effort.least_tokens is None or unit != Unit(Part.MODEL, unit.tokens, unit.kept):
+            return False
+        return (
+            unit.tokens == unit.kept and self.effort.least_tokens <= unit.tokens <= self.workload.model.geometry.tokens
+        )
+
     def keys(self) -> List[UnitKey]:
-        """Every key that a complete job has: timed units once a round, judged units in round 0 alone."""
+        """Every key that a complete job has at least: timed units once a round, judged units in round 0 alone."""
         return [
             unit.key(r) for r in range(self.rounds) for unit in self.units if r == 0 or unit.part not in JUDGED_PARTS
         ]

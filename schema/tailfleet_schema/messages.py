@@ -31,14 +31,28 @@ from enum import Enum
 from typing import Any, Dict, List, Optional
 
 from tailfleet_schema.board import BoardFacts, Telemetry
-from tailfleet_schema.curve import UnitResult
-from tailfleet_schema.errors import Blame
+from tailfleet_schema.curve import Unit, UnitResult
+from tailfleet_schema.errors import Blame, InputError
 from tailfleet_schema.job import Failure, Job, Key
+from tailfleet_schema.limits import LABEL_LENGTH, check_count
+from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.version import PROTOCOL
-from tailfleet_schema.workload import Geometry, Preprocessing
+from tailfleet_schema.workload import Geometry, Preprocessing, Workload
 
 LOG_BYTES = 64 * 1024
 """So much of the end of the measured child's log is sent and kept, one text for each attempt."""
+
+RUNTIME_ENTRIES = 40
+RUNTIME_CHARACTERS = 400
+
+
+def check_runtime(runtime: Dict[str, str]) -> None:
+    """Refuse what is too long to be a short account of a runtime."""
+    if len(runtime) > RUNTIME_ENTRIES:
+        raise InputError("has more than {} entries".format(RUNTIME_ENTRIES), path="runtime")
+    for name in sorted(runtime):
+        if not 0 < len(name) <= LABEL_LENGTH or len(runtime[name]) > RUNTIME_CHARACTERS:
+            raise InputError("the entry {!r} is too long".format(name[:LABEL_LENGTH]), path="runtime")
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,10 @@ class Lease:
     """It expires this long after the last upload or heartbeat, by the database's clock."""
     known: List[Key]
     """Keys whose results are stored already: not to be measured again."""
+    earlier: List[UnitResult] = field(default_factory=list)
+    """These results themselves, without telemetry, where the job has an ``Effort``: the child decides by them."""
+    runtime: Dict[str, str] = field(default_factory=dict)
+    """What an earlier attempt ran on, as the child told it; this attempt must run on the same."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +122,11 @@ class ResultsUpload:
     results: List[UnitResult]
     log: Optional[str] = None
     """Last part of what the child has said so far, where that is new; see ``LOG_BYTES``."""
+    runtime: Dict[str, str] = field(default_factory=dict)
+    """What the child runs on (``WorkerEvent.runtime``), once it has told; empty before."""
+
+    def __post_init__(self) -> None:
+        check_runtime(self.runtime)
 
 
 @dataclass(frozen=True)
@@ -152,6 +175,15 @@ class FinishRequest:
     failure: Optional[Failure] = None
     log: str = ""
     """Last part of what the child said; see ``LOG_BYTES``."""
+    results: Optional[int] = None
+    """Of a job with an ``Effort`` that is done: how many results it has in all, earlier attempts' included."""
+    runtime: Dict[str, str] = field(default_factory=dict)
+    """As in ``ResultsUpload``."""
+
+    def __post_init__(self) -> None:
+        check_runtime(self.runtime)
+        if self.results is not None:
+            check_count("results", self.results, 0)
 
 
 @dataclass(frozen=True)
@@ -160,7 +192,8 @@ class FinishReply:
 
     state: str
     missing: int = 0
-    """Keys that still have no result: a job cannot be done while any is missing."""
+    """Keys that still have no result: a job cannot be done while any is missing. Of a job with an ``Effort``: how many
+    of the results that its holder claims are not stored."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +211,9 @@ class WorkerOrder:
     """Threads for judged units; None: as many as torch takes. Timed units always get those, as users' programs do."""
     dataset_folder: Optional[str] = None
     """Where this machine has the image files of the job's dataset; None: in the dataset's pack, among the artifacts."""
+    earlier: List[UnitResult] = field(default_factory=list)
+    runtime: Dict[str, str] = field(default_factory=dict)
+    """Both as in ``Lease``."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +225,27 @@ class WorkerEvent:
     failure: Optional[Failure] = None
     note: Optional[str] = None
     """Progress in words: loading, warming up."""
+    runtime: Optional[Dict[str, str]] = None
+    """What it runs on, said once before the first result: device, threads, versions, kind of attention, provider."""
+
+
+@dataclass(frozen=True)
+class TruthOrder:
+    """One line of JSON on the standard input of ``python -m tailfleet_agent.worker truth``: what a virtual board's
+    latencies are without noise."""
+
+    virtual_profile: str
+    workload: Workload
+    units: List[Unit]
+    schedules: List[Schedule] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TruthReply:
+    """The one line of its answer, unless that is a ``WorkerEvent`` with a failure."""
+
+    ns: List[float]
+    """Of one call of each unit, in order."""
 
 
 @dataclass(frozen=True)

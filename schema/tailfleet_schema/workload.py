@@ -9,8 +9,21 @@ from tailfleet_schema import codec
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.limits import check_count, check_digest, check_known, check_name
 
-BACKENDS = ("eager", "virtual")
-"""Ways to run a model. ``virtual`` computes latencies and belongs to virtual boards alone."""
+BACKENDS = (
+    "eager",
+    "compile",
+    "cudagraph",
+    "onnxruntime",
+    "onnxruntime-cuda",
+    "onnxruntime-tensorrt",
+    "virtual",
+)
+"""Ways to run a model: torch as it is, torch.compile, a captured CUDA graph, ONNX Runtime on the CPU or with its CUDA
+or TensorRT provider. ``virtual`` computes latencies and belongs to virtual boards alone."""
+
+ATTENTIONS = ("auto", "fused", "explicit")
+"""How attention is computed: by torch's fused operator, step by step, or by whichever of the two this board is faster
+with at all tokens (what it was is recorded with the curve)."""
 
 DTYPES = ("fp32", "fp16", "bf16")
 
@@ -218,8 +231,10 @@ class Workload:
     batch: int = 1
     backend: str = "eager"
     dtype: str = "fp32"
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
         check_count("batch", self.batch, 1)
         check_known("backend", self.backend, BACKENDS)
+        check_known("attention", self.attention, ATTENTIONS)
         check_known("dtype", self.dtype, DTYPES)

@@ -52,6 +52,7 @@ READS: Mapping[Column, Any] = {
     CampaignTable.failure_json: Failure,
     JobTable.job_json: Job,
     JobTable.failure_json: Failure,
+    JobTable.runtime_json: dict[str, str],
     ResultTable.call_ns_json: list[int],
     ResultTable.judgement_json: Judgement,
     ResultTable.telemetry_json: Telemetry,

@@ -14,7 +14,7 @@ from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
 from tailfleet_schema.job import Key
 
 ROWS_PER_INSERT = 500
-"""Thirteen values a row; SQLite takes 32766 in a statement."""
+"""Fifteen values a row; SQLite takes 32766 in a statement."""
 
 
 class ResultQueries(Database):
@@ -69,6 +69,8 @@ def _row(job_id: str, attempt: int, result: UnitResult) -> dict[str, Any]:
         "call_ns_json": codec.dumps(result.call_ns),
         "judgement_json": None if result.judgement is None else codec.dumps(result.judgement),
         "telemetry_json": None if result.telemetry is None else codec.dumps(result.telemetry),
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "energy_mj": result.energy_mj,
         "attempt": attempt,
     }
 
@@ -81,4 +83,6 @@ def _result(row: Any) -> UnitResult:
         judgement=None if row.judgement_json is None else codec.loads(Judgement, row.judgement_json),
         status=row.status,
         telemetry=None if row.telemetry_json is None else codec.loads(Telemetry, row.telemetry_json),
+        peak_memory_bytes=row.peak_memory_bytes,
+        energy_mj=row.energy_mj,
     )

@@ -7,7 +7,18 @@ Texts named ``…_json`` hold what the schema's codec writes, and are only ever 
 from datetime import datetime
 from typing import ClassVar
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tailfleet_coordinator.db.engine import UtcTime
@@ -43,7 +54,7 @@ class Table(DeclarativeBase):
     """What all tables share."""
 
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map: ClassVar = {datetime: UtcTime, str: Text}
+    type_annotation_map: ClassVar = {datetime: UtcTime, str: Text, float: Double}
 
 
 class BoardTable(Table):
@@ -195,6 +206,8 @@ class JobTable(Table):
     """The board's when the job was last given."""
     fingerprint_changed: Mapped[bool] = mapped_column(server_default=text("false"))
     """Whether the board was another at an earlier attempt."""
+    runtime_json: Mapped[str | None]
+    """What the measured child ran on, as it told it; None until it did."""
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -229,6 +242,8 @@ class ResultTable(Table):
         CheckConstraint(
             "status <> 'ok' OR call_ns_json <> '[]' OR judgement_json IS NOT NULL", name="ok_has_samples_or_judgement"
         ),
+        CheckConstraint("peak_memory_bytes >= 0", name="peak_memory_counts"),
+        CheckConstraint("energy_mj >= 0", name="energy_counts"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -243,6 +258,9 @@ class ResultTable(Table):
     call_ns_json: Mapped[str]
     judgement_json: Mapped[str | None]
     telemetry_json: Mapped[str | None]
+    peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    energy_mj: Mapped[float | None]
+    """Of one call."""
     attempt: Mapped[int]
     stored_at: Mapped[datetime]
 
@@ -271,6 +289,63 @@ class CurveTable(Table):
     stable: Mapped[bool]
     unstable_reason: Mapped[str]
     measured_at: Mapped[datetime]
+
+
+class CurveRoundTable(Table):
+    """One round of a curve's sweep, as it was judged when the curve was filed."""
+
+    __tablename__ = "curve_rounds"
+    __table_args__ = (
+        CheckConstraint("round >= 0", name="round_counts"),
+        CheckConstraint("factor > 0", name="factor_positive"),
+        CheckConstraint("NOT disturbed OR reason <> ''", name="disturbed_has_reason"),
+    )
+
+    curve_id: Mapped[int] = mapped_column(ForeignKey("curves.id"), primary_key=True, autoincrement=False)
+    round: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    factor: Mapped[float]
+    """How much slower its typical block was than in the quietest rounds; 1: as quiet."""
+    disturbed: Mapped[bool]
+    """Its blocks are not part of any quiet time."""
+    reason: Mapped[str]
+
+
+class TreadTable(Table):
+    """Token counts of a curve between which there is no step, both ends included."""
+
+    __tablename__ = "treads"
+    __table_args__ = (
+        CheckConstraint("first_tokens >= 1 AND first_tokens <= last_tokens", name="first_to_last"),
+        CheckConstraint("quiet_ns > 0", name="quiet_positive"),
+    )
+
+    curve_id: Mapped[int] = mapped_column(ForeignKey("curves.id"), primary_key=True, autoincrement=False)
+    first_tokens: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    last_tokens: Mapped[int]
+    quiet_ns: Mapped[float]
+    """At its last count."""
+
+
+class CliffTable(Table):
+    """A step of a curve between two counts: one more token costs a step, or (not ``upwards``) gains one."""
+
+    __tablename__ = "cliffs"
+    __table_args__ = (
+        CheckConstraint("from_tokens >= 1 AND from_tokens < to_tokens", name="from_to"),
+        CheckConstraint("height_ns > 0", name="height_positive"),
+        CheckConstraint("confidence >= 0 AND confidence <= 1", name="confidence_is_a_probability"),
+    )
+
+    curve_id: Mapped[int] = mapped_column(ForeignKey("curves.id"), primary_key=True, autoincrement=False)
+    from_tokens: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    to_tokens: Mapped[int]
+    """The next count that was measured; where it is not ``from_tokens`` + 1, the step lies somewhere between."""
+    upwards: Mapped[bool]
+    height_ns: Mapped[float]
+    height_percent: Mapped[float]
+    """Of the latency before the step."""
+    confidence: Mapped[float]
+    """Probability that a difference this large is not noise alone."""
 
 
 class StepTable(Table):

@@ -75,9 +75,9 @@ def curve_counts(geometry: Geometry, counts: str, kind: BoardKind) -> list[int]:
     least, full = max(2, geometry.prefix + 1), geometry.tokens
     if full < least:
         return [full]
-    if counts == "all" or (counts == "auto" and kind is BoardKind.VIRTUAL):
+    if counts == "all" or (counts in ("adaptive", "auto") and kind is BoardKind.VIRTUAL):
         return list(range(least, full + 1))
-    if counts == "auto":
+    if counts in ("adaptive", "auto"):
         grid = {round(full * k / PHYSICAL_COUNTS) for k in range(1, PHYSICAL_COUNTS + 1)}
         return sorted({least, full} | {n for n in grid if n >= least})
     chosen = sorted({int(text) for text in counts.split(",")} | {full})

@@ -3,7 +3,7 @@
 ``eager`` (torch as it is) and ``virtual`` (computed latencies of a named board, no torch at all).
 """
 
-from typing import Dict, List
+from typing import Dict, List, Mapping, Optional
 
 from tailfleet_schema.curve import Unit
 from tailfleet_schema.errors import InputError, LabError
@@ -18,7 +18,8 @@ class Backend:
     """What every backend can do. One backend serves one job, in one process, and is not thread-safe."""
 
     def describe(self) -> Dict[str, str]:
-        """What it runs on, in words: device, threads, versions, kind of attention."""
+        """What it runs on, by short words (device, threads, torch, timm, attention, provider); told to the coordinator
+        once, and compared: what differs from run to run on an unchanged board does not belong here."""
         raise NotImplementedError
 
     def warm_up(self) -> None:
@@ -31,11 +32,19 @@ class Backend:
         """Nanoseconds of ``calls`` calls of a timed ``unit``. Raises ``OutOfMemory`` where it does not fit."""
         raise NotImplementedError
 
+    def peak_memory_bytes(self) -> Optional[int]:
+        """The most that was held during the last ``measure``; None where nothing tells. Asked outside timed blocks."""
+        return None
 
-def open_backend(job: Job, artifacts: str, virtual_profile: str = "") -> Backend:
+
+def open_backend(
+    job: Job, artifacts: str, virtual_profile: str = "", runtime: Optional[Mapping[str, str]] = None
+) -> Backend:
     """The backend that ``job`` asks for, its model built.
 
     ``artifacts`` is the folder of weights; ``virtual_profile`` names the modelled board, empty on a real one.
+    ``runtime`` is what an earlier attempt of the job described, so that this one makes the same choices where it has
+    any; empty or None at the first.
     Raises ``InputError`` where the two contradict each other, ``ImportError`` where a package is missing.
     """
     # Imported here: a virtual board has no torch, and one runtime is all that a timed process may load.

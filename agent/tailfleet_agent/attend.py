@@ -66,6 +66,8 @@ def _follow(child: Child, entry: Entry, line: Line, lease_seconds: float, stoppi
             return _died(child)
         if event.note is not None:
             child.note(event.note)
+        if event.runtime is not None:
+            entry.tell_runtime(event.runtime)
         if event.failure is not None:
             return Outcome.FAILED, event.failure
         if event.done:

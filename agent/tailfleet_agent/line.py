@@ -125,8 +125,9 @@ def upload(client: Client, entry: Entry, text: Optional[str] = None) -> Optional
         results = entry.pending(RESULTS_PER_UPLOAD)
         if not results:
             return cancel
+        batch = ResultsUpload(entry.attempt, results, text, entry.runtime())
         try:
-            cancel = client.results(entry.job, ResultsUpload(entry.attempt, results, text)).cancel
+            cancel = client.results(entry.job, batch).cancel
         except Refused as error:
             raise _lost(error)
         entry.delivered(len(results))

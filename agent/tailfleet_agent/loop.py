@@ -163,6 +163,8 @@ class Agent:
             self._config.virtual_profile,
             handshake=True,
             dataset_folder=folder,
+            earlier=lease.earlier,
+            runtime=lease.runtime,
         )
         with Line(self._client, entry, contact, lease.lease_seconds) as line, self._cache.holding(
             self._client, needed, self._breathing(lease, line)
@@ -179,7 +181,10 @@ class Agent:
         child.note(outcome.value + (": " + failure.sentence if failure else ""))
         if failure is not None and not failure.detail:
             failure = Failure(failure.sentence, failure.blame, child.log_tail(DETAIL_BYTES))
-        return FinishRequest(lease.attempt, outcome, failure, child.log_tail())
+        # What an earlier attempt left in the spool was delivered, or refused, before this lease was given.
+        claimed = outcome is Outcome.DONE and lease.job.effort is not None
+        results = len(lease.known) + entry.kept if claimed else None
+        return FinishRequest(lease.attempt, outcome, failure, child.log_tail(), results, entry.runtime())
 
     def _breathing(self, lease: Lease, line: Line) -> Callable[[], None]:
         """What a long download calls now and then: it keeps the lease, and hears of a cancelled job or a stop."""

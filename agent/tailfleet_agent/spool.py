@@ -1,14 +1,14 @@
 """Results that the coordinator does not have yet, kept on the board's disk until it has them.
 
 One folder a held job, ``JOB.ATTEMPT``: ``results.jsonl`` grows by whole lines that reach the disk before the
-measured child goes on; ``finish.json`` says how the run ended. A delivered prefix is forgotten by an atomic
-rename, so a cut at any moment loses nothing and at worst delivers something twice, which the coordinator
-counts once.
+measured child goes on; ``runtime.json`` says what they were measured on, ``finish.json`` how the run ended. A
+delivered prefix is forgotten by an atomic rename, so a cut at any moment loses nothing and at worst delivers
+something twice, which the coordinator counts once.
 """
 
 import os
 import shutil
-from typing import List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from tailfleet_agent.config import write_durably
 from tailfleet_schema import codec
@@ -25,7 +25,10 @@ class Entry:
         self.attempt = attempt
         self._folder = os.path.join(folder, "{}.{}".format(job, attempt))
         self._lines = os.path.join(self._folder, "results.jsonl")
+        self._runtime = os.path.join(self._folder, "runtime.json")
         self._finish = os.path.join(self._folder, "finish.json")
+        self.kept = 0
+        """Results that were appended here, delivered or not."""
         os.makedirs(self._folder, exist_ok=True)
 
     def append(self, result: UnitResult) -> None:
@@ -34,6 +37,7 @@ class Entry:
             file.write(codec.dumps(result).encode("utf-8") + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        self.kept += 1
 
     def pending(self, most: int) -> List[UnitResult]:
         """The oldest undelivered results, at most ``most``. A last line that a cut left unfinished is passed over:
@@ -61,6 +65,18 @@ class Entry:
                 count -= _result(line) is not None
             remaining = file.read()
         write_durably(self._lines, remaining)
+
+    def tell_runtime(self, runtime: Dict[str, str]) -> None:
+        """Keep what the child runs on; to be delivered with its results."""
+        write_durably(self._runtime, codec.dumps(runtime).encode("utf-8"))
+
+    def runtime(self) -> Dict[str, str]:
+        """What the child runs on; empty where it has not told."""
+        try:
+            with open(self._runtime, "rb") as file:
+                return codec.loads(Dict[str, str], file.read())
+        except (FileNotFoundError, DecodeError):
+            return {}
 
     def finish(self, request: FinishRequest) -> None:
         """Keep how the run ended; to be delivered after all results."""

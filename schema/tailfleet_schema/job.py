@@ -84,8 +84,8 @@ class Effort:
 
     precision: float = 0.02
     """Wanted half of the interval of a unit's quiet time, as a share of that time."""
-    most_rounds: int = 30
-    """No unit is measured in more."""
+    most_rounds: int = 60
+    """No unit is measured in more; late ones visit few."""
     budget_seconds: float = 600.0
     """Nothing new is begun so long after the first timed block; of earlier attempts what their calls took counts."""
     least_tokens: Optional[int] = None

@@ -3,7 +3,7 @@
 ::
 
     supervisor → child   WorkerOrder                  then, with ``handshake``: "go" or "stop" after each result
-    child → supervisor   WorkerEvent note* (result note*)* then done, or failure
+    child → supervisor   WorkerEvent note* runtime? (result note*)* then done, or failure
 
 Exit status: 0 after ``done``; 1 after ``failure``; 3 when told to stop, or when nobody listens any more; 2 for a
 wrong command line. Logs go to standard error. With ``facts`` as its argument the child instead prints what only
@@ -108,16 +108,17 @@ class _Session:
             device = "cpu" if computed_on == "host" else _device()
             return Judge(job, order.artifacts, computed_on, device, order.dataset_folder).judge
 
-        results = run.run(
+        measuring = run.Measuring(
             job,
-            run.visits(job, [key.as_tuple() for key in order.known]),
-            lambda: open_backend(job, order.artifacts, profile or ""),
+            lambda: open_backend(job, order.artifacts, profile or "", order.runtime),
             open_judge,
             # The state of the machine that computes a virtual board's latencies says nothing about that board.
             probes.read_telemetry if profile is None else lambda: None,
-            lambda words: self._emit(WorkerEvent(note=words)),
+            note=lambda words: self._emit(WorkerEvent(note=words)),
+            runtime=lambda told: self._emit(WorkerEvent(runtime=told)),
         )
-        for result in results:
+        known = [key.as_tuple() for key in order.known]
+        for result in run.run(job, measuring, known, order.earlier):
             self._emit(WorkerEvent(result=result))
             if order.handshake and self._orders.readline().strip() != b"go":
                 raise _Gone()

@@ -1,23 +1,27 @@
-"""The sweep engine: visits every missing (unit, round) of a job, whatever kind of job it is, and yields results.
+"""The sweep engine: visits what a job asks for, whatever kind of job it is, and yields results.
 
-Each round visits the timed units in a fresh random order, the sentinel first: drift or a busy neighbour then looks
-like noise, not like a cliff. The order of a round follows from (seed, round) alone and known keys are left out of it
-afterwards, so a job that was interrupted measures exactly what is missing. Judged units come last: predictions do
-not drift, and forward passes over many images would warm the board up. Left to others: statistics, and delivery.
+Each round visits timed units in a fresh random order, sentinels first and in between: drift or a busy neighbour then
+looks like noise, not like a cliff. A job without an ``Effort`` has the same units in each round, and known keys are
+left out of it, so a job that was interrupted measures exactly what is missing. With one, what a round visits follows
+from the rounds before (``agenda``). Judged units come last: predictions do not drift, and forward passes over many
+images would warm the board up. Left to others: statistics, and delivery.
 """
 
 import gc
-import random
 import time
-from typing import Callable, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
+from tailfleet_agent.worker import agenda
 from tailfleet_agent.worker.backends import Backend, OutOfMemory
 from tailfleet_schema.board import Telemetry
-from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Part, Unit, UnitKey, UnitResult
+from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Unit, UnitKey, UnitResult
 from tailfleet_schema.job import Job
 
 TELEMETRY_SECONDS = 1.0
-"""Least time between two readings of the sensors."""
+"""Least time between two readings of the sensors within a round."""
+
+ENERGY_SECONDS = 0.2
+"""Counters of energy move in steps: the difference over a shorter block says nothing."""
 
 Visit = Tuple[Unit, int]
 """A unit and the round it is visited in."""
@@ -28,71 +32,158 @@ _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory",
 
 
 def visits(job: Job, known: Iterable[UnitKey] = ()) -> List[Visit]:
-    """Every (unit, round) of ``job`` in the order to run, without those whose key is ``known``."""
-    done: Set[UnitKey] = set(known)
+    """Every (unit, round) that ``job`` lists in the order to run, without those whose key is ``known``."""
     timed = [unit for unit in job.units if unit.part not in JUDGED_PARTS]
-    ordered: List[Visit] = []
-    for round_number in range(job.rounds):
-        shuffled = list(timed)
-        random.Random("{}:{}".format(job.seed, round_number)).shuffle(shuffled)
-        # A stable sort: sentinels in front, everything else as shuffled.
-        shuffled.sort(key=lambda unit: unit.part is not Part.SENTINEL)
-        ordered.extend((unit, round_number) for unit in shuffled)
-    judged = [unit for unit in job.units if unit.part in JUDGED_PARTS]
-    ordered.extend((unit, 0) for unit in sorted(judged, key=_judging_order))
-    return [(unit, round_number) for unit, round_number in ordered if unit.key(round_number) not in done]
+    listed = [(unit, number) for number in range(job.rounds) for unit in agenda.ordered(job, number, timed)]
+    done: Set[UnitKey] = set(known)
+    return [(unit, number) for unit, number in listed + _judged(job) if unit.key(number) not in done]
+
+
+class Measuring:
+    """What measures single visits: backend and judge, each opened when a first unit needs it, and the sensors.
+
+    ``read_energy`` gives a counter in millijoules that only grows, None where the board has none. ``runtime`` is
+    called once with what the backend runs on. Nothing of this process runs while a block is timed.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        open_backend: Callable[[], Backend],
+        open_judge: Callable[[], Judging],
+        read_telemetry: Callable[[], Optional[Telemetry]],
+        read_energy: Callable[[], Optional[float]] = lambda: None,
+        note: Callable[[str], None] = lambda words: None,
+        runtime: Callable[[Dict[str, str]], None] = lambda told: None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._job = job
+        self._open_backend = open_backend
+        self._open_judge = open_judge
+        self._read_telemetry = read_telemetry
+        self._read_energy = read_energy
+        self.note = note
+        self._runtime = runtime
+        self.now = now
+        self._backend: Optional[Backend] = None
+        self._judging: Optional[Judging] = None
+        self._read_at: Optional[float] = None
+        self._met: Set[Unit] = set()
+        self.began: Optional[float] = None
+        """When the first timed block began."""
+
+    def visit(self, unit: Unit, number: int, edge: bool) -> UnitResult:
+        """Measure ``unit`` once; one that does not fit in memory has status ``oom``. At an ``edge`` of a round the
+        sensors are read in any case."""
+        return self._judge(unit, number) if unit.part in JUDGED_PARTS else self._time(unit, number, edge)
+
+    def _judge(self, unit: Unit, number: int) -> UnitResult:
+        if self._judging is None:
+            # The backend's memory is the judge's now.
+            self._backend = None
+            gc.collect()
+            self.note("opening the images")
+            self._judging = self._open_judge()
+        try:
+            return UnitResult(unit, number, judgement=self._judging(unit), telemetry=self._telemetry(False))
+        except (OutOfMemory, MemoryError, RuntimeError) as error:
+            return self._without_memory(unit, number, error)
+
+    def _time(self, unit: Unit, number: int, edge: bool) -> UnitResult:
+        backend = self._opened()
+        if self.began is None:
+            self.began = self.now()
+        before = self._read_energy()
+        try:
+            call_ns = backend.measure(unit, number, self._job.calls)
+        except (OutOfMemory, MemoryError, RuntimeError) as error:
+            return self._without_memory(unit, number, error)
+        after = self._read_energy()
+        telemetry = self._telemetry(edge)
+        # The first time, an untimed call goes before the others.
+        counted = unit in self._met and sum(call_ns) >= ENERGY_SECONDS * 1e9
+        self._met.add(unit)
+        energy_mj = None
+        if counted and before is not None and after is not None and after > before:
+            energy_mj = (after - before) / len(call_ns)
+        elif telemetry is not None and telemetry.power_mw is not None:
+            energy_mj = telemetry.power_mw * sum(call_ns) / len(call_ns) * 1e-9
+        return UnitResult(
+            unit,
+            number,
+            call_ns,
+            telemetry=telemetry,
+            peak_memory_bytes=backend.peak_memory_bytes(),
+            energy_mj=energy_mj,
+        )
+
+    def _opened(self) -> Backend:
+        if self._backend is None:
+            self.note("building the model")
+            backend = self._open_backend()
+            told = backend.describe()
+            self.note("running on " + ", ".join(told.values()))
+            self._runtime(told)
+            _warm_up(backend)
+            self._backend = backend
+        return self._backend
+
+    def _telemetry(self, edge: bool) -> Optional[Telemetry]:
+        moment = self.now()
+        if not edge and self._read_at is not None and moment - self._read_at < TELEMETRY_SECONDS:
+            return None
+        self._read_at = moment
+        return self._read_telemetry()
+
+    def _without_memory(self, unit: Unit, number: int, error: BaseException) -> UnitResult:
+        if not is_out_of_memory(error):
+            raise error
+        gc.collect()
+        return UnitResult(unit, number, status="oom", telemetry=self._telemetry(False))
 
 
 def run(
-    job: Job,
-    todo: List[Visit],
-    open_backend: Callable[[], Backend],
-    open_judge: Callable[[], Judging],
-    read_telemetry: Callable[[], Optional[Telemetry]],
-    note: Callable[[str], None] = lambda words: None,
-    now: Callable[[], float] = time.monotonic,
+    job: Job, measuring: Measuring, known: Iterable[UnitKey] = (), earlier: Sequence[UnitResult] = ()
 ) -> Iterator[UnitResult]:
-    """Yield the result of every visit in ``todo``, in that order.
+    """Yield the results of ``job`` that are neither ``known`` nor among the ``earlier`` attempts' results.
 
-    ``open_backend`` and ``open_judge`` are called once each, when a first timed or judged unit needs them. A unit
-    that does not fit in memory yields status ``oom``. Nothing of this process runs while a block is timed.
+    Only a job with an ``Effort`` reads what the earlier results are.
     """
-    backend: Optional[Backend] = None
-    judging: Optional[Judging] = None
-    read_at: Optional[float] = None
-    for unit, round_number in todo:
-        call_ns: List[int] = []
-        judgement: Optional[Judgement] = None
-        status = "ok"
-        if unit.part in JUDGED_PARTS:
-            if judging is None:
-                # The backend's memory is the judge's now.
-                backend = None
-                gc.collect()
-                note("opening the images")
-                judging = open_judge()
-        elif backend is None:
-            note("building the model")
-            backend = open_backend()
-            note("running on " + ", ".join(backend.describe().values()))
-            _warm_up(backend)
-        try:
-            if unit.part in JUDGED_PARTS:
-                assert judging is not None
-                judgement = judging(unit)
-            else:
-                assert backend is not None
-                call_ns = backend.measure(unit, round_number, job.calls)
-        except (OutOfMemory, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            call_ns, judgement, status = [], None, "oom"
-            gc.collect()
-        telemetry = None
-        moment = now()
-        if read_at is None or moment - read_at >= TELEMETRY_SECONDS:
-            telemetry, read_at = read_telemetry(), moment
-        yield UnitResult(unit, round_number, call_ns, judgement, status, telemetry)
+    done = set(known) | {result.key for result in earlier}
+    if job.effort is None:
+        todo = visits(job, done)
+    else:
+        for result in _open_ended(job, measuring, done, list(earlier)):
+            yield result
+        todo = [(unit, number) for unit, number in _judged(job) if unit.key(number) not in done]
+    rounds = [number for _, number in todo]
+    for place, (unit, number) in enumerate(todo):
+        edge = number != (rounds[place - 1] if place else None) or rounds[place + 1 : place + 2] != [number]
+        yield measuring.visit(unit, number, edge)
+
+
+def _open_ended(job: Job, measuring: Measuring, done: Set[UnitKey], results: List[UnitResult]) -> Iterator[UnitResult]:
+    """Round after round until nothing is left to measure, or the budget is spent; the first round is made in any
+    case."""
+    assert job.effort is not None
+    spent_before = sum(sum(result.call_ns) for result in results) * 1e-9
+    number = 0
+    planned: Optional[agenda.Round] = agenda.first_round(job)
+    while planned is not None:
+        todo = [unit for unit in planned.units if unit.key(number) not in done]
+        if todo:
+            measuring.note(planned.note)
+        for place, unit in enumerate(todo):
+            spent = spent_before + (0.0 if measuring.began is None else measuring.now() - measuring.began)
+            if number and spent >= job.effort.budget_seconds:
+                measuring.note("the budget of {:.0f} s is spent".format(job.effort.budget_seconds))
+                return
+            result = measuring.visit(unit, number, place in (0, len(todo) - 1))
+            results.append(result)
+            yield result
+        number += 1
+        # What a later round measured before an interruption is not known to an earlier one.
+        planned = agenda.next_round(job, number, [result for result in results if result.round < number])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -109,6 +200,11 @@ def _warm_up(backend: Backend) -> None:
         # Smaller units may still fit; each says for itself whether it does.
         if not is_out_of_memory(error):
             raise
+
+
+def _judged(job: Job) -> List[Visit]:
+    units = [unit for unit in job.units if unit.part in JUDGED_PARTS]
+    return [(unit, 0) for unit in sorted(units, key=_judging_order)]
 
 
 def _judging_order(unit: Unit) -> Tuple[str, int, str, int, int]:

@@ -12,6 +12,8 @@ from typing import Any, Callable, List
 
 Call = Callable[[], object]
 
+STEADY_WINDOWS = 3
+
 
 class CpuClock:
     """Times calls that have finished when they return."""
@@ -62,26 +64,27 @@ def warm_up(
     clock: Any,
     call: Call,
     most_seconds: float = 5.0,
+    least_seconds: float = 0.5,
     window: int = 3,
     tolerance: float = 0.02,
     now: Callable[[], float] = time.monotonic,
 ) -> int:
-    """Call until two windows of ``window`` calls in a row differ by at most ``tolerance`` in their fastest call.
+    """Call until the fastest calls of the last ``STEADY_WINDOWS`` windows of ``window`` calls are all within
+    ``tolerance`` of the fastest so far, and ``least_seconds`` have passed.
 
-    Ends after ``most_seconds`` in any case: a board that never settles is for the sweep's sentinel to tell, not
-    for an endless warm-up. Returns the number of calls made, at least one.
+    A burst can neither look like the steady state once anything faster was seen, nor hold a short one up. Ends after
+    ``most_seconds`` in any case: a board that never settles is for the sweep's sentinel to tell, not for an endless
+    warm-up. Returns the number of calls made, at least one.
     """
     begin = now()
-    previous = 0
-    made = 0
+    fastest: List[int] = []
     while True:
-        fastest = min(timed_block(clock, call, window))
-        made += window
-        if previous and abs(fastest - previous) <= tolerance * previous:
-            return made
-        if now() - begin >= most_seconds:
-            return made
-        previous = fastest
+        fastest.append(min(timed_block(clock, call, window)))
+        seconds = now() - begin
+        last = fastest[-STEADY_WINDOWS:]
+        steady = len(last) == STEADY_WINDOWS and max(last) <= (1.0 + tolerance) * min(fastest)
+        if seconds >= most_seconds or (steady and seconds >= least_seconds):
+            return window * len(fastest)
 
 
 def _ns(seconds: float) -> int:

@@ -3,28 +3,26 @@
 All it keeps in memory is which tasks it has running; whoever takes over finds the rest in the store.
 """
 
-import hashlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tailfleet_coordinator.campaigns import profiled_units, stored_profile, wanted_profile, workload_of
+from tailfleet_coordinator.cluster import orders
 from tailfleet_coordinator.cluster.steps import Action, StepFacts, decide
 from tailfleet_coordinator.cluster.tasks import News, Tasks
 from tailfleet_coordinator.curves import file_curve
 from tailfleet_coordinator.db.rows import Board, Campaign, Curve, JobStatus, Step, StoredPlan
 from tailfleet_coordinator.db.store import Store
-from tailfleet_coordinator.plan import design
 from tailfleet_coordinator.plan.planner import Plan, PlanInput
 from tailfleet_coordinator.refusals import Deposed
 from tailfleet_schema import codec
-from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignRequest, CampaignState
 from tailfleet_schema.curve import Part, Unit, UnitResult
 from tailfleet_schema.errors import Blame, TailfleetError
 from tailfleet_schema.job import Failure, Job, JobKind, JobState
-from tailfleet_schema.schedule import Schedule, dense
-from tailfleet_schema.workload import DatasetSpec, ModelSpec, Workload
+from tailfleet_schema.schedule import dense
+from tailfleet_schema.workload import ModelSpec, Workload
 
 log = logging.getLogger("tailfleet.campaign")
 
@@ -168,27 +166,16 @@ class Driver:
         if request.sweep.fresh:
             return None
         workload = workload_of(request, model, board.kind)
-        wanted = design.sweep_units(model.geometry, request.methods, request.sweep.counts, board.kind)
         for curve in self._store.find_curves(
             board.id, model.digest, workload.backend, workload.dtype, workload.batch, board.fingerprint
         ):
             job = self._store.get_job(curve.job_id)
-            often = job.rounds >= request.sweep.rounds and job.calls >= request.sweep.calls
-            if often and covers(job.units, wanted):
+            if orders.serves(job, self._store.list_units(job.id), request, model, board.kind):
                 return curve
         return None
 
     def _order_sweep(self, situation: Situation, step: Step, board: Board, model: ModelSpec) -> None:
-        request = situation.request
-        job = Job(
-            id=f"{step.campaign_id}-sweep-{step.id}",
-            kind=JobKind.SWEEP,
-            workload=workload_of(request, model, board.kind),
-            units=design.sweep_units(model.geometry, request.methods, request.sweep.counts, board.kind),
-            rounds=request.sweep.rounds,
-            calls=request.sweep.calls,
-            seed=_seed(step, "sweep"),
-        )
+        job = orders.sweep(situation.request, step, board, model)
         self._store.create_job(step.campaign_id, step.board_id, step.model, job)
         self._note(step, "sweep", _absence(board))
 
@@ -200,7 +187,7 @@ class Driver:
         schedules += [self._store.get_schedule(digest) for digest in planned if digest != schedules[0].digest]
         dataset = None if model.dataset is None else self._store.get_dataset(model.dataset)
         pass_ns = min(codec.loads(Plan, plan.plan_json).dense_ns for plan in plans)
-        job = verification(situation.request, step, board, model, schedules, dataset, pass_ns)
+        job = orders.verification(situation.request, step, board, model, schedules, dataset, pass_ns)
         links = [plan.id for plan in plans if plan.schedule_digest is not None]
         self._store.create_job(step.campaign_id, step.board_id, step.model, job, links)
         self._note(step, "verify", _absence(board))
@@ -329,50 +316,9 @@ class Driver:
         return f"task:{self._campaign_id}:{name}"
 
 
-def verification(
-    request: CampaignRequest,
-    step: Step,
-    board: Board,
-    model: ModelSpec,
-    schedules: list[Schedule],
-    dataset: DatasetSpec | None,
-    pass_ns: float,
-) -> Job:
-    """The job that measures and, where there are images, judges ``schedules`` (the dense one first) on the board.
-
-    ``pass_ns`` is what one pass takes at most; on a virtual board none takes any time.
-    """
-    assert request.objective is not None
-    seconds = 0.0 if board.kind is BoardKind.VIRTUAL else pass_ns
-    rounds, calls = design.verify_effort(request.objective, request.sweep, seconds)
-    return Job(
-        id=f"{step.campaign_id}-verify-{step.id}",
-        kind=JobKind.VERIFY,
-        workload=workload_of(request, model, board.kind),
-        units=design.verify_units(schedules, judged=dataset is not None),
-        rounds=rounds,
-        calls=calls,
-        seed=_seed(step, "verify"),
-        schedules=schedules,
-        dataset=dataset,
-    )
-
-
 def profile_task(model: str, label: str) -> str:
     """Name of the task that profiles ``label`` of ``model``."""
     return f"profile:{model}:{label}"
-
-
-def covers(measured: Iterable[Unit], wanted: Iterable[Unit]) -> bool:
-    """Whether a sweep of the units ``measured`` serves who wants the units ``wanted``.
-
-    Every count of each part must be there. Of reductions n → m only the methods: which pairs are timed follows from
-    the counts, and any sensible set of them serves a planner.
-    """
-    have, want = set(measured), set(wanted)
-    reduced = {unit for unit in want if unit.part is Part.REDUCE}
-    methods = {unit.label for unit in have if unit.part is Part.REDUCE}
-    return want - reduced <= have and {unit.label for unit in reduced} <= methods
 
 
 def _unplanned(request: CampaignRequest, plans: list[StoredPlan]) -> list[tuple[str, str]]:
@@ -389,8 +335,3 @@ def _absence(board: Board) -> str:
         return ""
     seen = "never seen" if board.last_seen_at is None else f"last seen {board.last_seen_at:%Y-%m-%d %H:%M} UTC"
     return f"waits for the board: {seen}"
-
-
-def _seed(step: Step, kind: str) -> int:
-    text = f"{step.campaign_id}:{step.board}:{step.model}:{kind}"
-    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)

@@ -1,6 +1,6 @@
 """What the store hands out: frozen facts, free of SQL."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from tailfleet_schema.board import BoardFacts, BoardKind
@@ -76,7 +76,8 @@ class Step:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """Where a job stands: ``done`` of ``total`` keys are stored."""
+    """Where a job stands: ``done`` of ``total`` keys are stored; of an open-ended job, ``total`` are the least, and
+    grow with what is stored beyond them."""
 
     id: str
     campaign_id: str
@@ -99,6 +100,8 @@ class Claim:
 
     job: Job
     attempt: int
+    runtime: dict[str, str] = field(default_factory=dict)
+    """What an earlier attempt told that it ran on."""
 
 
 @dataclass(frozen=True)

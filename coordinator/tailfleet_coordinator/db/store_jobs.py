@@ -5,7 +5,8 @@ the current number may speak for it. A lease that has run out stays with its hol
 board that was cut off for an hour still delivers; what runs out is its claim on the machine.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, insert, literal, select, update
@@ -30,6 +31,8 @@ from tailfleet_schema.curve import UnitResult
 from tailfleet_schema.errors import Blame
 from tailfleet_schema.job import ENDED, Failure, Job, JobKind, JobState
 from tailfleet_schema.messages import LOG_BYTES, Outcome
+
+NOTHING_TOLD: Mapping[str, str] = MappingProxyType({})
 
 MAX_ATTEMPTS = 20
 """A job that was given so often without an end is failed: something ends it that giving it again does not mend."""
@@ -136,12 +139,13 @@ class JobQueries(ResultQueries):
                     fingerprint=board.fingerprint,
                     fingerprint_changed=changed,
                 )
-                .returning(JobTable.id, JobTable.attempt, JobTable.job_json)
+                .returning(JobTable.id, JobTable.attempt, JobTable.job_json, JobTable.runtime_json)
             ).first()
             if given is None:
                 return None
             take_machine(connection, board.machine_id, job_holder(given.id), exclusive, lease_seconds)
-            return Claim(codec.loads(Job, given.job_json), given.attempt)
+            runtime = {} if given.runtime_json is None else codec.loads(dict[str, str], given.runtime_json)
+            return Claim(codec.loads(Job, given.job_json), given.attempt, runtime)
 
     def renew_lease(
         self, board_id: int, job_id: str, attempt: int, lease_seconds: float, log: str | None = None
@@ -163,6 +167,7 @@ class JobQueries(ResultQueries):
         results: list[UnitResult],
         lease_seconds: float,
         log: str | None = None,
+        runtime: Mapping[str, str] = NOTHING_TOLD,
     ) -> tuple[int, bool]:
         """Store the results whose keys are new; how many, and whether the holder is asked to stop.
 
@@ -171,26 +176,47 @@ class JobQueries(ResultQueries):
         with self.writing() as connection:
             cancel = _renew(connection, board_id, job_id, attempt, lease_seconds)
             _keep_log(connection, job_id, attempt, log)
-            return self._insert_results(connection, job_id, attempt, results), cancel
+            _keep_runtime(connection, job_id, runtime)
+            stored = self._insert_results(connection, job_id, attempt, results)
+            if stored:
+                # An open-ended job grows beyond what it lists.
+                have = _stored(connection, job_id)
+                connection.execute(
+                    update(JobTable).where(JobTable.id == job_id, JobTable.total < have).values(total=have)
+                )
+            return stored, cancel
 
     def finish_job(
-        self, board_id: int, job_id: str, attempt: int, outcome: Outcome, failure: Failure | None, log: str
+        self,
+        board_id: int,
+        job_id: str,
+        attempt: int,
+        outcome: Outcome,
+        failure: Failure | None,
+        log: str,
+        results: int | None = None,
+        runtime: Mapping[str, str] = NOTHING_TOLD,
     ) -> tuple[JobState, int]:
-        """The holder is through; the job's state now, and how many keys have no result.
+        """The holder is through; the job's state now, and how many keys have no result: of an open-ended job, how many
+        of the ``results`` that its holder claims.
 
         A job that lacks results is not done, whatever its holder says: it waits again. Saying it twice does no harm.
         Raises ``LeaseGone``, ``RoleRefused``, ``UnknownName``.
         """
         with self.writing() as connection:
             job = _fenced(connection, board_id, job_id, attempt)
-            stored = connection.execute(
-                select(func.count()).select_from(ResultTable).where(ResultTable.job_id == job_id)
-            ).scalar_one()
-            missing = job.total - stored
+            stored = _stored(connection, job_id)
+            total = job.total
+            if results is not None and codec.loads(Job, job.job_json).effort is not None:
+                # One result at least: a job of which nothing is known cannot be done.
+                total = max(results, 1)
+            missing = max(0, total - stored)
             if job.state != JobState.LEASED.value:
                 return JobState(job.state), missing
             _keep_log(connection, job_id, attempt, log)
+            _keep_runtime(connection, job_id, runtime)
             if outcome is Outcome.DONE and missing == 0:
+                connection.execute(update(JobTable).where(JobTable.id == job_id).values(total=stored))
                 return _end(connection, job_id, JobState.DONE, None), 0
             if outcome is Outcome.FAILED:
                 cause = failure or Failure("the board gave no reason", Blame.BUG)
@@ -313,7 +339,14 @@ def _may_speak(connection: Connection, board_id: int) -> bool:
 def _fenced(connection: Connection, board_id: int, job_id: str, attempt: int) -> Any:
     """The job's row, if the board spoke with its current attempt."""
     row = connection.execute(
-        select(JobTable.board_id, JobTable.attempt, JobTable.state, JobTable.total, JobTable.cancel_requested)
+        select(
+            JobTable.board_id,
+            JobTable.attempt,
+            JobTable.state,
+            JobTable.total,
+            JobTable.cancel_requested,
+            JobTable.job_json,
+        )
         .where(JobTable.id == job_id)
         .with_for_update()
     ).first()
@@ -372,6 +405,27 @@ def _keep_log(connection: Connection, job_id: str, attempt: int, log: str | None
     known = (JobLogTable.job_id == job_id, JobLogTable.attempt == attempt)
     if connection.execute(update(JobLogTable).where(*known).values(**values)).rowcount == 0:
         connection.execute(insert(JobLogTable).values(job_id=job_id, attempt=attempt, **values))
+
+
+def _stored(connection: Connection, job_id: str) -> int:
+    """How many results of the job are stored."""
+    count = select(func.count()).select_from(ResultTable).where(ResultTable.job_id == job_id)
+    return connection.execute(count).scalar_one()
+
+
+def _keep_runtime(connection: Connection, job_id: str, runtime: Mapping[str, str]) -> None:
+    """Note what the job runs on. The first account stays; results of another one are of another board, as it were."""
+    if not runtime:
+        return
+    text = codec.dumps(runtime)
+    connection.execute(
+        update(JobTable)
+        .where(JobTable.id == job_id)
+        .values(
+            runtime_json=func.coalesce(JobTable.runtime_json, text),
+            fingerprint_changed=JobTable.fingerprint_changed | (func.coalesce(JobTable.runtime_json, text) != text),
+        )
+    )
 
 
 def _end(connection: Connection, job_id: str, state: JobState, failure: Failure | None) -> JobState:

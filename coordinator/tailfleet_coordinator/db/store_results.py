@@ -1,6 +1,7 @@
 """Queries on results: raw samples in, raw samples out, each key once."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, ScalarSelect, func, select
@@ -10,7 +11,7 @@ from tailfleet_coordinator.db.engine import Database, Now
 from tailfleet_coordinator.db.tables import JobTable, ResultTable
 from tailfleet_schema import codec
 from tailfleet_schema.board import Telemetry
-from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
+from tailfleet_schema.curve import TIMED_PARTS, Judgement, Part, Unit, UnitResult
 from tailfleet_schema.job import Key
 
 ROWS_PER_INSERT = 500
@@ -27,6 +28,24 @@ class ResultQueries(Database):
         with self.reading() as connection:
             rows = connection.execute(query.where(table.job_id == job_id).order_by(table.id)).all()
         return [Key(Part(row.part), row.label, row.block, row.tokens, row.kept, row.round) for row in rows]
+
+    def list_earlier(self, job_id: str) -> list[UnitResult]:
+        """The job's timed results in the order of their arrival, without telemetry: what its next holder decides by."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                select(ResultTable.__table__)
+                .where(ResultTable.job_id == job_id, ResultTable.part.in_([part.value for part in TIMED_PARTS]))
+                .order_by(ResultTable.id)
+            ).all()
+        return [replace(_result(row), telemetry=None) for row in rows]
+
+    def list_units(self, job_id: str) -> set[Unit]:
+        """What the job has results of."""
+        table = ResultTable
+        query = select(table.part, table.tokens, table.kept, table.label, table.block).distinct()
+        with self.reading() as connection:
+            rows = connection.execute(query.where(table.job_id == job_id)).all()
+        return {Unit(Part(row.part), row.tokens, row.kept, row.label, row.block) for row in rows}
 
     def list_results(self, job_id: str) -> list[UnitResult]:
         """All results of the job in the order of their arrival."""

@@ -102,8 +102,9 @@ def timed(results: Sequence[UnitResult], part: Part, on: Statistic) -> dict[str,
     Calls that are fewer than ``least_calls`` still give a figure, whose interval ends at the slowest of them.
     """
     if on is Statistic.QUIET:
-        points = summarise([r for r in results if r.unit.part is part])
-        found = [one for label in {p.unit.label for p in points} for one in measured(points, part, label)]
+        points = summarise(results)
+        labels = {p.unit.label for p in points if p.unit.part is part}
+        found = [one for label in labels for one in measured(points, part, label)]
         return {one.unit.label: Percentile(one.ns, one.ns - one.half_ns, one.ns + one.half_ns) for one in found}
     units = {unit: calls_of(rounds) for unit, rounds in complete(results).items() if unit.part is part}
     return {unit.label: percentile(calls, LEVELS[on], number) for unit, (calls, number) in units.items()}

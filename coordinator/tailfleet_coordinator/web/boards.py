@@ -8,16 +8,16 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from tailfleet_coordinator.curves import file_curve
-from tailfleet_coordinator.db.rows import Caller, Holder
+from tailfleet_coordinator.db.rows import Caller, Claim, Holder
 from tailfleet_coordinator.refusals import ProtocolRefused
 from tailfleet_coordinator.web.access import Door, hashed, new_token, token_of
 from tailfleet_coordinator.web.context import Context
 from tailfleet_coordinator.web.openapi import speaks
 from tailfleet_coordinator.web.waiting import Waiting, listening
 from tailfleet_coordinator.web.wire import read, reply
-from tailfleet_schema.curve import UnitKey
+from tailfleet_schema.curve import JUDGED_PARTS, UnitResult
 from tailfleet_schema.errors import InputError
-from tailfleet_schema.job import JobState
+from tailfleet_schema.job import Job, JobState
 from tailfleet_schema.messages import (
     EnrolReply,
     EnrolRequest,
@@ -42,8 +42,8 @@ def board_routes(context: Context, door: Door, waiting: Waiting[int], holding: W
     board = Depends(door.board)
 
     @lru_cache(maxsize=256)
-    def keys(job_id: str) -> frozenset[UnitKey]:
-        return frozenset(store.get_job(job_id).keys())
+    def ordered(job_id: str) -> Ordered:
+        return Ordered(store.get_job(job_id))
 
     @router.post("/enroll", dependencies=[Depends(door.enrolment)])
     @speaks(EnrolReply, body=EnrolRequest)
@@ -72,13 +72,18 @@ def board_routes(context: Context, door: Door, waiting: Waiting[int], holding: W
                     store.claim_job, board_id, settings.lease_seconds, settings.claimable_seconds
                 )
                 if claim is not None:
-                    known = await run_in_threadpool(store.list_known_keys, claim.job.id)
-                    return reply(LeaseReply(Lease(claim.job, claim.attempt, settings.lease_seconds, known)))
+                    return reply(LeaseReply(await run_in_threadpool(given, claim)))
                 left = deadline - clock()
                 if left <= 0:
                     break
                 await ticket.wait(left)
         return reply(LeaseReply())
+
+    def given(claim: Claim) -> Lease:
+        job = claim.job
+        earlier = [] if job.effort is None or claim.attempt == 1 else store.list_earlier(job.id)
+        known = store.list_known_keys(job.id)
+        return Lease(job, claim.attempt, settings.lease_seconds, known, earlier, claim.runtime)
 
     @router.post("/jobs/{job_id}/results")
     @speaks(ResultsReply, body=ResultsUpload)
@@ -87,13 +92,19 @@ def board_routes(context: Context, door: Door, waiting: Waiting[int], holding: W
 
         def store_them() -> ResultsReply:
             assert caller.board_id is not None
-            ordered = keys(job_id)
+            order = ordered(job_id)
             for number, result in enumerate(message.results):
-                if result.key not in ordered:
+                if not order.asks_for(result):
                     raise InputError("the job has no such unit and round", path=f"results[{number}]")
             return ResultsReply(
                 *store.add_results(
-                    caller.board_id, job_id, message.attempt, message.results, settings.lease_seconds, message.log
+                    caller.board_id,
+                    job_id,
+                    message.attempt,
+                    message.results,
+                    settings.lease_seconds,
+                    message.log,
+                    message.runtime,
                 )
             )
 
@@ -133,7 +144,14 @@ def board_routes(context: Context, door: Door, waiting: Waiting[int], holding: W
         def finish_it() -> FinishReply:
             assert caller.board_id is not None
             state, missing = store.finish_job(
-                caller.board_id, job_id, message.attempt, message.outcome, message.failure, message.log
+                caller.board_id,
+                job_id,
+                message.attempt,
+                message.outcome,
+                message.failure,
+                message.log,
+                message.results,
+                message.runtime,
             )
             if state is JobState.DONE:
                 file_curve(store, job_id)
@@ -142,6 +160,19 @@ def board_routes(context: Context, door: Door, waiting: Waiting[int], holding: W
         return reply(await run_in_threadpool(finish_it))
 
     return router
+
+
+class Ordered:
+    """What results a job may have."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._listed = frozenset(job.units)
+
+    def asks_for(self, result: UnitResult) -> bool:
+        """Whether ``result`` is one of them: judged units are in round 0 alone, an open-ended job may add counts."""
+        rounds = 1 if result.unit.part in JUDGED_PARTS else self._job.most_rounds
+        return result.round < rounds and (result.unit in self._listed or self._job.may_add(result.unit))
 
 
 def refuse_other_protocol(protocol: int) -> None:

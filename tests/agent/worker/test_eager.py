@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tailfleet_agent.worker.backends import eager
-from tailfleet_agent.worker.run import run, visits
+from tailfleet_agent.worker.run import Measuring, run
 from tailfleet_reduce import METHODS, dissect
 from tailfleet_schema.curve import Part, Unit
 from tailfleet_schema.errors import ConfigurationError, InputError
@@ -43,7 +43,7 @@ def schedules(spec):
 def test_every_timed_unit_of_a_sweep_is_measured(make_job):
     job = make_job(backend="eager", rounds=2, calls=3)
 
-    results = list(run(job, visits(job), lambda: eager.EagerBackend(job, ""), lambda: None, lambda: None))
+    results = list(run(job, Measuring(job, lambda: eager.EagerBackend(job, ""), lambda: None, lambda: None)))
 
     assert sorted(result.key for result in results) == sorted(job.keys())
     assert all(len(result.call_ns) == 3 and result.status == "ok" for result in results)
@@ -163,7 +163,7 @@ def test_a_count_that_does_not_fit_is_a_result(make_job):
 
     backend._anatomy.blocks[1].module.norm1.register_forward_pre_hook(too_large)
 
-    results = list(run(job, visits(job), lambda: backend, lambda: None, lambda: None))
+    results = list(run(job, Measuring(job, lambda: backend, lambda: None, lambda: None)))
 
     assert {result.unit.tokens: result.status for result in results} == {5: "ok", 17: "oom"}
 

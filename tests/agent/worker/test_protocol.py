@@ -74,8 +74,9 @@ def test_with_handshake_nothing_goes_on_before_go_and_stop_ends_it(make_job):
         child.stdin.write(order(make_job(), handshake=True).encode())
         child.stdin.flush()
         lines = iter(child.stdout.readline, b"")
-        told = [codec.loads(WorkerEvent, next(lines)) for _ in range(3)]
-        assert [event.result is None for event in told] == [True, True, False]
+        told = [codec.loads(WorkerEvent, next(lines)) for _ in range(4)]
+        assert [event.result is None for event in told] == [True, True, True, False]
+        assert told[2].runtime == {"device": "virtual NVIDIA Jetson TX2", "attention": "explicit attention"}
         child.stdin.write(b"go\n")
         child.stdin.flush()
         assert codec.loads(WorkerEvent, next(lines)).result is not None

@@ -3,7 +3,7 @@
 import pytest
 
 from tailfleet_agent.worker.backends import Backend, OutOfMemory
-from tailfleet_agent.worker.run import is_out_of_memory, run, visits
+from tailfleet_agent.worker.run import Measuring, is_out_of_memory, run, visits
 from tailfleet_schema.board import Telemetry
 from tailfleet_schema.curve import Judgement, Part, Unit
 from tailfleet_schema.errors import InputError
@@ -28,6 +28,9 @@ class Told(Backend):
         if 0 in self.errors:
             raise self.errors[0]
 
+    def peak_memory_bytes(self):
+        return 5000
+
     def measure(self, unit, round_number, calls):
         if unit.tokens in self.errors:
             raise self.errors[unit.tokens]
@@ -39,7 +42,7 @@ def never():
 
 
 def measured(job, backend, open_judge=never, telemetry=lambda: None, **more):
-    return list(run(job, visits(job), lambda: backend, open_judge, telemetry, **more))
+    return list(run(job, Measuring(job, lambda: backend, open_judge, telemetry, **more)))
 
 
 def test_every_visit_yields_its_samples(make_job):
@@ -87,7 +90,7 @@ def test_a_job_that_only_judges_builds_no_backend(make_job):
     judgement = Judgement(10, 9, 10, 0.0, "host", "1111111110")
     job = make_job([JUDGED], dataset=DATASET)
 
-    results = list(run(job, visits(job), never, lambda: lambda unit: judgement, lambda: None))
+    results = list(run(job, Measuring(job, never, lambda: lambda unit: judgement, lambda: None)))
 
     assert [result.judgement for result in results] == [judgement]
     assert results[0].call_ns == []
@@ -96,13 +99,68 @@ def test_a_job_that_only_judges_builds_no_backend(make_job):
 def test_nothing_missing_opens_nothing(make_job):
     job = make_job()
 
-    assert list(run(job, visits(job, job.keys()), never, never, lambda: None)) == []
+    assert list(run(job, Measuring(job, never, never, lambda: None), job.keys())) == []
 
 
-def test_sensors_are_read_at_most_once_a_second_and_after_the_block(make_job):
-    clock = iter(index * 0.4 for index in range(10_000))
+def test_sensors_are_read_at_both_ends_of_a_round_and_at_most_once_a_second_between(make_job):
+    now = [0.0]
+
+    class Slow(Told):
+        def measure(self, unit, round_number, calls):
+            now[0] += 0.4
+            return super().measure(unit, round_number, calls)
+
     state = Telemetry("2026-01-01T00:00:00+00:00")
 
-    results = measured(make_job(), Told(), telemetry=lambda: state, now=lambda: next(clock))
+    results = measured(make_job(rounds=2), Slow(), telemetry=lambda: state, now=lambda: now[0])
 
-    assert [result.telemetry is state for result in results[:7]] == [True, False, False, True, False, False, True]
+    read = [result.telemetry is state for result in results]
+    assert len(read) == 28
+    assert read[:14] == read[14:] == [True, False, False] * 4 + [True, True]
+
+
+def test_what_it_runs_on_is_told_once_before_the_first_result(make_job):
+    told = []
+    measuring = Measuring(make_job(), Told, never, lambda: None, runtime=told.append)
+
+    next(run(make_job(), measuring))
+
+    assert told == [{"device": "nothing"}]
+
+
+def test_peak_memory_is_asked_of_the_backend_after_each_unit(make_job):
+    assert {result.peak_memory_bytes for result in measured(make_job(), Told())} == {5000}
+
+
+class Long(Told):
+    """Calls of a tenth of a second; ``used_mj`` grows by 40 mJ in each."""
+
+    used_mj = 0.0
+
+    def measure(self, unit, round_number, calls):
+        self.used_mj += 40.0 * calls
+        return [100_000_000] * calls
+
+
+def test_energy_of_a_call_is_what_the_counter_gained_but_for_the_first_block_with_its_untimed_call(make_job):
+    backend = Long()
+    job = make_job(rounds=2, calls=3)
+
+    results = measured(job, backend, read_energy=lambda: backend.used_mj)
+
+    assert [result.energy_mj for result in results] == [None] * 14 + [40.0] * 14
+
+
+def test_energy_of_a_short_block_comes_from_the_power_where_that_was_read(make_job):
+    backend = Told()
+    state = Telemetry("2026-01-01T00:00:00+00:00", power_mw=5000.0)
+
+    results = measured(make_job(), backend, telemetry=lambda: state, read_energy=lambda: 1.0)
+
+    told = {result.unit.tokens: result.energy_mj for result in results if result.telemetry is state}
+    assert told[17] == pytest.approx(5000.0 * 17e-6)
+    assert all(result.energy_mj is None for result in results if result.telemetry is None)
+
+
+def test_a_counter_that_stands_still_says_nothing(make_job):
+    assert {result.energy_mj for result in measured(make_job(), Long(), read_energy=lambda: 7.0)} == {None}

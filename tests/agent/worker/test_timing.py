@@ -78,12 +78,28 @@ def test_cuda_events_bracket_each_call_and_each_is_waited_for():
     assert log == ["drain", *["record", "call", "record", "wait"] * 2]
 
 
-def test_warm_up_ends_when_two_windows_agree():
-    assert timing.warm_up(Fixed(300, 200, 101, 100, 100), lambda: None, window=3) == 4 * 3
+def seconds(step):
+    """A clock that goes on by ``step`` each time that it is read."""
+    moments = iter(range(1000))
+    return lambda: next(moments) * step
+
+
+def test_warm_up_ends_when_the_last_windows_are_as_fast_as_any():
+    told = Fixed(300, 200, 102, 100, 101, 100)
+    assert timing.warm_up(told, lambda: None, window=3, now=seconds(1.0)) == 5 * 3
+
+
+def test_warm_up_lasts_a_while_however_steady():
+    assert timing.warm_up(Fixed(100), lambda: None, window=1, least_seconds=0.5, now=seconds(0.1)) == 5
+
+
+@pytest.mark.parametrize("burst", [(150, 150, 150, 150), (150, 151, 100, 150, 150)])
+def test_a_burst_does_not_end_warming_up(burst):
+    restless = Fixed(120, 100, *burst, 100, 100, 100)
+    assert timing.warm_up(restless, lambda: None, window=1, now=seconds(0.3)) == 2 + len(burst) + 3
 
 
 def test_warm_up_ends_in_any_case():
-    ticks = iter(range(100))
     restless = Fixed(*(1000 - 100 * (index % 2) for index in range(50)))
 
-    assert timing.warm_up(restless, lambda: None, most_seconds=5.0, window=1, now=lambda: next(ticks)) == 5
+    assert timing.warm_up(restless, lambda: None, most_seconds=5.0, window=1, now=seconds(1.0)) == 5

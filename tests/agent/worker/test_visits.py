@@ -27,6 +27,16 @@ def test_the_sentinel_opens_every_round(make_job):
     assert {unit.part for unit in firsts} == {Part.SENTINEL}
 
 
+def test_further_sentinels_are_evenly_spaced_in_each_round(make_job):
+    sentinels = [Unit(Part.SENTINEL, 17, 17, label) for label in ("2", "", "1")]
+    job = make_job([*sentinels, *(Unit(Part.MODEL, n, n) for n in range(2, 17))], rounds=2)
+
+    for number in range(2):
+        labels = [unit.label for unit, at in visits(job) if at == number and unit.part is Part.SENTINEL]
+        places = [i for i, (unit, _) in enumerate(v for v in visits(job) if v[1] == number) if unit in sentinels]
+        assert (labels, places) == (["", "1", "2"], [0, 6, 12])
+
+
 def test_each_round_has_an_order_of_its_own_that_the_seed_decides(make_job):
     def order(seed, number):
         return [unit for unit, at in visits(make_job(seed=seed)) if at == number]

@@ -1,0 +1,120 @@
+"""Which units a round visits, and in what order: the decisions of an open-ended job, pure and cheap.
+
+A round follows from the job and the results of the rounds before it alone, so a job that was interrupted goes on as if
+nothing had happened. Left to others: measuring (``run``), which blocks count (the schema's ``quiet``), and where a
+curve needs more counts (``refine``).
+"""
+
+import random
+from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+from tailfleet_agent.worker import refine
+from tailfleet_schema import quiet
+from tailfleet_schema.curve import JUDGED_PARTS, Part, Unit, UnitResult
+from tailfleet_schema.job import Effort, Job
+from tailfleet_schema.quiet import Estimate, Judged
+
+COMPANIONS = 6
+"""Known units that a round visits again: by them it is compared with earlier rounds."""
+
+UNITS_PER_SENTINEL = 8
+"""A round of few units has no need for all sentinels."""
+
+
+SCATTERED_ROUNDS = 20
+"""A unit that so many undisturbed blocks do not make known to the asked precision scatters by itself."""
+
+
+class Round(NamedTuple):
+    """One round to be measured."""
+
+    units: List[Unit]
+    """In this order."""
+    note: str
+
+
+def ordered(job: Job, number: int, units: Sequence[Unit]) -> List[Unit]:
+    """``units`` in the fresh random order of round ``number``, its sentinels first and evenly spaced behind."""
+    others = [unit for unit in units if unit.part is not Part.SENTINEL]
+    sentinels = sorted((unit for unit in units if unit.part is Part.SENTINEL), key=_place)
+    random.Random("{}:{}".format(job.seed, number)).shuffle(others)
+    placed: List[Unit] = []
+    taken = 0
+    for index, sentinel in enumerate(sentinels):
+        until = index * len(others) // len(sentinels)
+        placed += others[taken:until]
+        taken = until
+        placed.append(sentinel)
+    return placed + others[taken:]
+
+
+def first_round(job: Job) -> Round:
+    """Everything that is listed."""
+    units = _timed(job)
+    return Round(ordered(job, 0, units), "round 1: all {} units".format(len(units)))
+
+
+def next_round(job: Job, number: int, results: Sequence[UnitResult]) -> Optional[Round]:
+    """Round ``number`` (from 1) after ``results`` of all rounds before; None where nothing is left to measure."""
+    effort = job.effort
+    assert effort is not None
+    if number >= job.most_rounds:
+        return None
+    timed = [result for result in results if result.unit.part not in JUDGED_PARTS]
+    judged = quiet.judge(timed)
+    found = quiet.estimates(timed, judged)
+    # Listed units first, then counts that were added, as they came.
+    met = list(dict.fromkeys(_timed(job) + [result.unit for result in timed]))
+    seen = {result.unit for result in timed}
+    without_memory = {result.unit for result in timed if result.status != "ok"}
+    left = [unit for unit in met if unit not in without_memory]
+    added, steps = _refined(job, effort, found)
+    new = [unit for unit in added if unit not in seen and job.may_add(unit)]
+    listed = set(_timed(job)) if number < job.rounds else set()
+    repeated = [
+        unit for unit in left if unit in listed or unit in steps or _doubtful(unit, job.rounds, effort, found, judged)
+    ]
+    if not new and not repeated:
+        return None
+    note = "round {}: {} of {} units to repeat, {} counts added".format(number + 1, len(repeated), len(left), len(new))
+    return Round(ordered(job, number, _accompanied(job, number, left, repeated + new)), note)
+
+
+def _timed(job: Job) -> List[Unit]:
+    return [unit for unit in job.units if unit.part not in JUDGED_PARTS]
+
+
+def _doubtful(unit: Unit, rounds: int, effort: Effort, found: Dict[Unit, Estimate], judged: Judged) -> bool:
+    estimate = found.get(unit)
+    if estimate is None or unit in judged.unsure or estimate.rounds < rounds:
+        return True
+    return estimate.half_share > effort.precision and estimate.rounds < SCATTERED_ROUNDS
+
+
+def _refined(job: Job, effort: Effort, found: Dict[Unit, Estimate]) -> Tuple[List[Unit], Set[Unit]]:
+    """Counts to add to the curve, and those whose blocks a step rests on that is not sure yet."""
+    if effort.least_tokens is None:
+        return [], set()
+    # Two blocks that agree are enough to look where: what turns out to be a burst has cost a count.
+    known = {
+        unit.tokens: estimate for unit, estimate in found.items() if unit.part is Part.MODEL and estimate.rounds > 1
+    }
+    full = job.workload.model.geometry.tokens
+    added = refine.next_counts(known, effort.least_tokens, full, effort.precision, job.workload.batch)
+    unsure = refine.unsure(known, effort.least_tokens, full, effort.precision)
+    return [Unit(Part.MODEL, n, n) for n in added], {Unit(Part.MODEL, n, n) for n in unsure}
+
+
+def _accompanied(job: Job, number: int, left: Sequence[Unit], wanted: List[Unit]) -> List[Unit]:
+    """``wanted`` with some known units and as many sentinels as so many units need."""
+    chosen = set(wanted)
+    known = [unit for unit in left if unit not in chosen and unit.part is not Part.SENTINEL]
+    beside = random.Random("{}:{}:known".format(job.seed, number)).sample(known, min(COMPANIONS, len(known)))
+    others = [unit for unit in wanted if unit.part is not Part.SENTINEL] + beside
+    doubtful = [unit for unit in wanted if unit.part is Part.SENTINEL]
+    sentinels = doubtful + sorted((u for u in left if u.part is Part.SENTINEL and u not in chosen), key=_place)
+    return others + sentinels[: max(len(doubtful), 1 + len(others) // UNITS_PER_SENTINEL)]
+
+
+def _place(unit: Unit) -> int:
+    return int(unit.label) if unit.label.isdigit() else 0

@@ -16,6 +16,9 @@ from tailfleet_schema.verdict import RoundMark, mark_rounds, verdict
 PRIOR_ROUNDS = 8
 """Degrees of freedom that the usual scatter of a part's units lends to each of them."""
 
+DOUBTFUL = 0.03
+"""Odds that a unit's lowest blocks were all disturbed from which on its interval says so."""
+
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """97.5 % quantile of Student's t for 1, 2, … degrees of freedom."""
 
@@ -81,8 +84,8 @@ def estimates(results: Iterable[UnitResult], judged: Optional[Judged] = None) ->
 
     The interval comes from the rounds, since calls of one round share its disturbances: Student's, on the scatter of
     the undisturbed blocks' lows. Three rounds tell little about scatter, so it is pooled with the median scatter of the
-    units of the same part, which counts as ``PRIOR_ROUNDS`` degrees of freedom. A unit that is not known has one that
-    reaches down to what it would be if its lowest block was disturbed as others were.
+    units of the same part, which counts as ``PRIOR_ROUNDS`` degrees of freedom. Of a unit whose lowest
+    blocks may all have been disturbed it reaches down to what the unit would take if they were so as others were.
     """
     return (judge(results) if judged is None else judged).estimates
 
@@ -104,7 +107,7 @@ def _estimates(sweep: Sweep, findings: Findings) -> Dict[int, Estimate]:
         quiet = _quiet(one.calls, findings.tolerance)
         half = quiet * _half(scatters[unit], usual[groups[unit]], len(one.lows))
         low, high = quiet - half, quiet + half
-        if unit not in findings.known:
+        if findings.doubts.get(unit, 1.0) > DOUBTFUL:
             low, high = _doubtful(unit, quiet, low, high, sweep, findings)
         blocks = 0 if not any(n in findings.divided for n in sweep.units[unit]) else len(one.lows)
         found[unit] = Estimate(quiet, max(low, 0.1 * quiet), high, len(one.calls), blocks)
@@ -156,8 +159,9 @@ def _usual(scatters: Dict[int, _Scatter], names: Dict[int, Tuple[str, str]]) -> 
     found = {}
     for name, members in groups.items():
         peers = members if len(members) >= 4 else everything
-        middle = quantile(sorted(scatter.variance for scatter in peers), 0.5) if peers else 0.0
-        found[name] = _Scatter(middle, sum(scatter.freedom for scatter in peers))
+        # Each of these is a chi-square over its degrees of freedom, whose median lies below its mean.
+        means = sorted(scatter.variance / (1.0 - 2.0 / (9.0 * scatter.freedom)) ** 3 for scatter in peers)
+        found[name] = _Scatter(quantile(means, 0.5) if means else 0.0, sum(scatter.freedom for scatter in peers))
     return found
 
 
@@ -173,9 +177,9 @@ def _half(own: _Scatter, usual: _Scatter, blocks: int) -> float:
 def _doubtful(
     unit: int, quiet: float, low: float, high: float, sweep: Sweep, findings: Findings
 ) -> Tuple[float, float]:
-    """The interval of a unit that is not known: it may be as much faster as others were without disturbance."""
+    """The interval of a unit that may be as much faster as others were without disturbance."""
     factors = [findings.factors[number] for number in sweep.units[unit] if number not in findings.divided]
-    worst = max([findings.slower, 1.0 + findings.tolerance, *factors])
+    worst = max([findings.slower, *factors]) * (1.0 + findings.tolerance)
     calls = sorted(call for block in sweep.units[unit].values() for call in block.calls)
     return min(low, quiet / worst, float(calls[0])), max(high, quantile(calls, 0.5))
 
@@ -185,4 +189,5 @@ def student(freedom: int) -> float:
     if freedom <= len(_STUDENT):
         return _STUDENT[freedom - 1]
     z = _NORMAL
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    terms = (z, (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
+    return sum(term / freedom**power for power, term in enumerate(terms))

@@ -28,6 +28,9 @@ LOW_SHARE = 0.1
 DRIFT_LIMIT = 0.05
 """Cliffs are this small: a round that is slower by more is not corrected but left out."""
 
+LEAST_DRIFT = 1.005
+"""What differs less is noise of the factors themselves."""
+
 FACTOR_QUANTILE = 0.2
 """Of a round of which a burst has hit the larger part, this still shows the part that it has not."""
 
@@ -47,8 +50,8 @@ DOUBT = 0.003
 PRIOR_BLOCKS = 2.0
 """As if so many blocks of each kind had been seen, disturbed as often as blocks in general."""
 
-CALM = 0.1
-"""Where a larger share of blocks is disturbed, three must agree, not two."""
+CALM = (0.1, 0.33)
+"""Two blocks of a unit must agree; where a larger share of all is disturbed, three, and four."""
 
 _PASSES = 3
 
@@ -83,6 +86,8 @@ class Findings(NamedTuple):
     """By round, what its blocks are to be divided by; without those that are disturbed as a whole."""
     hit: Set[Tuple[int, int]]
     """Disturbed blocks (unit, round) of rounds that are not."""
+    doubts: Dict[int, float]
+    """By unit, the odds that its lowest blocks were all disturbed; of a single block certain."""
     known: Set[int]
     tolerance: float
     slower: float
@@ -143,8 +148,8 @@ def _examine(sweep: Sweep, witnesses: Set[int]) -> Findings:
         if ratio > 1.0 + tolerance
     }
     slower = sorted(ratios[unit][number] for unit, number in hit)
-    known = _known(sweep, ratios, hit, _agreement(slower, tolerance))
-    return Findings(factors, divided, hit, known, tolerance, quantile(slower, 0.5) if slower else 1.0)
+    doubts, known = _known(sweep, ratios, hit, _agreement(slower, tolerance))
+    return Findings(factors, divided, hit, doubts, known, tolerance, quantile(slower, 0.5) if slower else 1.0)
 
 
 def _factors(sweep: Sweep, witnesses: Set[int]) -> Tuple[Dict[int, float], Dict[int, float]]:
@@ -171,7 +176,7 @@ def _factors(sweep: Sweep, witnesses: Set[int]) -> Tuple[Dict[int, float], Dict[
         divided = {number: factor for number, factor in factors.items() if factor <= 1.0 + DRIFT_LIMIT}
         for number in divided:
             uniform = middles.get(number, 2.0) / quietest <= divided[number] + UNIFORM
-            if len(members[number]) < LEAST_UNITS or not uniform:
+            if divided[number] < LEAST_DRIFT or len(members[number]) < LEAST_UNITS or not uniform:
                 divided[number] = 1.0
     return factors, divided
 
@@ -215,43 +220,50 @@ def _agreement(slower: List[float], tolerance: float) -> float:
     return (agreeing + 3.0) / (pairs + 10.0)
 
 
-def _known(sweep: Sweep, ratios: _Ratios, hit: Set[Tuple[int, int]], agreement: float) -> Set[int]:
-    beside: Dict[Tuple[int, int], int] = {}
+def _known(
+    sweep: Sweep, ratios: _Ratios, hit: Set[Tuple[int, int]], agreement: float
+) -> Tuple[Dict[int, float], Set[int]]:
+    """Of each unit the odds that all its lowest blocks were disturbed, and the units of which they are small."""
+    kinds = _kinds(sweep, ratios, hit)
+    compared = [(unit, number) for unit, rounds in ratios.items() if len(rounds) > 1 for number in rounds]
+    odds = _odds([(kinds[block], block in hit) for block in compared])
+    least = 2 + sum(len(hit) > limit * len(compared) for limit in CALM)
+    doubts, known = {}, set()
+    for unit, rounds in ratios.items():
+        agreeing = [number for number in rounds if (unit, number) not in hit]
+        logarithm = sum(odds[kinds[unit, number]] for number in agreeing) + (len(agreeing) - 1) * math.log(agreement)
+        doubts[unit] = math.exp(min(0.0, logarithm)) if len(agreeing) > 1 else 1.0
+        if len(agreeing) >= least and doubts[unit] < DOUBT:
+            known.add(unit)
+    return doubts, known
+
+
+def _kinds(sweep: Sweep, ratios: _Ratios, hit: Set[Tuple[int, int]]) -> Dict[Tuple[int, int], int]:
+    """Blocks that are disturbed as often as each other: by how many blocks beside them are, and by how long their
+    unit's calls take, since long ones are hit more often."""
+    bases = {unit: min(block.low_ns for block in rounds.values()) for unit, rounds in sweep.units.items()}
+    usual = quantile(sorted(bases.values()), 0.5) if bases else 0.0
+    kinds = {}
     for number, placed in sweep.order.items():
         marks = [(unit, number) in hit for unit in placed]
         for place, unit in enumerate(placed):
-            around = marks[max(0, place - 1) : place] + marks[place + 1 : place + 2]
-            # At the ends of a round one neighbour stands for both.
-            beside[unit, number] = round(2.0 * sum(around) / len(around)) if around else 1
-    # Longer calls are hit more often, by short bursts above all.
-    usual = quantile(sorted(min(b.low_ns for b in rounds.values()) for rounds in sweep.units.values()), 0.5)
-    kinds = {
-        (unit, number): 3 * (rounds[number].low_ns > usual) + beside[unit, number]
-        for unit, rounds in sweep.units.items()
-        for number in ratios.get(unit, ())
-    }
-    odds, share = _odds(
-        [(kinds[unit, n], (unit, n) in hit) for unit, rounds in ratios.items() if len(rounds) > 1 for n in rounds]
-    )
-    least = 2 if share <= CALM else 3
-    known = set()
-    for unit, rounds in ratios.items():
-        agreeing = [number for number in rounds if (unit, number) not in hit]
-        doubt = sum(odds[kinds[unit, number]] for number in agreeing) + (len(agreeing) - 1) * math.log(agreement)
-        if len(agreeing) >= least and doubt < math.log(DOUBT):
-            known.add(unit)
-    return known
+            if unit in ratios:
+                around = marks[max(0, place - 1) : place] + marks[place + 1 : place + 2]
+                # At the ends of a round one neighbour stands for both.
+                beside = round(2.0 * sum(around) / len(around)) if around else 1
+                kinds[unit, number] = beside + (3 if bases[unit] > usual else 0)
+    return kinds
 
 
-def _odds(marks: Sequence[Tuple[int, bool]]) -> Tuple[List[float], float]:
-    """The log odds that a block of each kind is disturbed, and the share of all that are."""
+def _odds(marks: Sequence[Tuple[int, bool]]) -> List[float]:
+    """The log odds that a block of each kind is disturbed."""
     hits, blocks = [0.0] * 6, [0.0] * 6
     for kind, disturbed in marks:
         blocks[kind] += 1
         hits[kind] += disturbed
     share = (sum(hits) + 0.5) / (sum(blocks) + 1.0)
     chances = [(hits[kind] + PRIOR_BLOCKS * share) / (blocks[kind] + PRIOR_BLOCKS) for kind in range(6)]
-    return [math.log(chance / (1.0 - chance)) for chance in chances], share
+    return [math.log(chance / (1.0 - chance)) for chance in chances]
 
 
 def quantile(ordered: Sequence[Any], level: float) -> float:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 
 from tailfleet_coordinator.campaigns import workload_of
 from tailfleet_coordinator.db.rows import Board, Step
@@ -9,7 +10,7 @@ from tailfleet_coordinator.plan import design
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignRequest
 from tailfleet_schema.curve import Part, Unit
-from tailfleet_schema.job import Effort, Job, JobKind
+from tailfleet_schema.job import LONGEST_BUDGET_SECONDS, Effort, Job, JobKind
 from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.workload import DatasetSpec, ModelSpec
 
@@ -56,6 +57,9 @@ def verification(
     assert request.objective is not None
     seconds = 0.0 if board.kind is BoardKind.VIRTUAL else pass_ns
     rounds, calls = design.verify_effort(request.objective, request.sweep, seconds)
+    # What a tail takes is no less for a sweep's budget; beside a busy neighbour it may take twice as long.
+    least = 2 * rounds * calls * len(schedules) * pass_ns * 1e-9
+    budget = min(max(request.sweep.budget_seconds, least), LONGEST_BUDGET_SECONDS)
     return Job(
         id=f"{step.campaign_id}-verify-{step.id}",
         kind=JobKind.VERIFY,
@@ -66,7 +70,7 @@ def verification(
         seed=_seed(step, "verify"),
         schedules=schedules,
         dataset=dataset,
-        effort=request.sweep.effort(None),
+        effort=replace(request.sweep.effort(None), budget_seconds=budget),
     )
 
 

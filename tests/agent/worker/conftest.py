@@ -5,6 +5,9 @@ import subprocess
 import sys
 from typing import Any, Sequence
 
+# With importlib mode, folders of tests are on no path.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
 import pytest
 
 from tailfleet_schema import codec

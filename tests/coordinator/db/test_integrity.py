@@ -30,7 +30,7 @@ def lab(lab):
     telemetry = Telemetry("2026-01-01T12:00:00Z")
     judged = Judgement(10, 9, 9, 0.1, "host")
     lab.add(nano, job, 1, [UnitResult(unit, r, [1], judged, "ok", telemetry) for unit in job.units for r in range(2)])
-    store.finish_job(nano, job.id, 1, Outcome.DONE, None, "said")
+    store.finish_job(nano, job.id, 1, Outcome.DONE, None, "said", runtime={"device": "a chip"})
     store.create_curve(job.id, True, "")
     lab.sweep("c1", orin)
     schedule = dense("tiny", lab.model.geometry)

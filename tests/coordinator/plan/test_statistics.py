@@ -14,9 +14,9 @@ def rounds_of(unit, *rounds):
 
 
 def test_quiet_is_the_low_quantile_and_typical_is_beside_it():
-    (point,) = summarise(rounds_of(UNIT, range(100, 150), range(150, 200)))
-    assert point.quiet_ns == pytest.approx(109.9)
-    assert (point.p50_ns, point.p90_ns, point.p99_ns) == pytest.approx((149.5, 189.1, 198.01))
+    (point,) = summarise(rounds_of(UNIT, range(10000, 10100, 2), range(10001, 10101, 2)))
+    assert point.quiet_ns == pytest.approx(10009.9)
+    assert (point.p50_ns, point.p90_ns, point.p99_ns) == pytest.approx((10049.5, 10089.1, 10098.01))
     assert (point.calls, point.rounds, point.status) == (100, 2, "ok")
 
 
@@ -26,6 +26,12 @@ def test_a_burst_moves_neither_quiet_nor_its_interval():
     (a,), (b,) = summarise(calm), summarise(burst)
     assert b.quiet_ns == pytest.approx(a.quiet_ns, rel=0.005)
     assert b.quiet_high_ns - b.quiet_low_ns < 0.05 * b.quiet_ns
+
+
+def test_typical_times_are_over_all_calls_disturbed_or_not():
+    (point,) = summarise(rounds_of(UNIT, [1000] * 5, [1001] * 5, [1002] * 5, [3000] * 5))
+    assert point.quiet_ns == pytest.approx(1000, rel=0.002)
+    assert (point.p90_ns, point.calls, point.rounds) == (3000, 20, 4)
 
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
@@ -60,7 +66,7 @@ def test_a_round_that_is_slower_for_all_units_widens_no_interval():
 
     widths = [
         max((p.quiet_high_ns - p.quiet_low_ns) / p.quiet_ns for p in summarise(sweep(factors)))
-        for factors in ((1, 1, 1), (1, 1.2, 1.1))
+        for factors in ((1, 1, 1), (1, 1.04, 1.02))
     ]
     assert widths[1] < 1.5 * widths[0]
 
@@ -92,13 +98,12 @@ def test_judged_units_are_left_out():
     ("lows", "stable", "word"),
     [
         ((1000, 1010, 1005), True, ""),
-        ((1000, 1150, 1005), False, "differed by 15 %"),
-        ((1000, 1030, 1070), False, "slower from round to round"),
-        ((1000, 1070, 1030), True, ""),
+        ((1000, 1150, 1005), True, ""),
+        ((1000, 1100, 1100), False, "from round 2 on everything took 1.10 times as long"),
         ((1000,), False, "fewer than two rounds"),
     ],
 )
 def test_stability_says_why(lows, stable, word):
     verdict = stability(rounds_of(SENTINEL, *[[low, low, low] for low in lows]))
     assert verdict.stable is stable
-    assert word.replace(" %", "%") in verdict.reason.replace(" %", "%")
+    assert word in verdict.reason

@@ -81,10 +81,10 @@ class Lab:
         self.store.create_campaign(campaign_id, asked, self.store.find_boards(list(board_names)))
         return asked
 
-    def sweep(self, campaign_id, board_id, counts=(5, 17), rounds=2):
+    def sweep(self, campaign_id, board_id, counts=(5, 17), rounds=2, effort=None):
         """A queued sweep; its order."""
         units = [Unit(Part.MODEL, n, n) for n in counts]
-        job = Job(f"{campaign_id}-{board_id}", JobKind.SWEEP, Workload(self.model), units, rounds, 1, 0)
+        job = Job(f"{campaign_id}-{board_id}", JobKind.SWEEP, Workload(self.model), units, rounds, 1, 0, effort=effort)
         assert self.store.create_job(campaign_id, board_id, "tiny", job)
         return job
 

@@ -1,6 +1,6 @@
 """SIGKILL of the agent, of the measured child and of the coordinator, each in mid-sweep.
 
-Afterwards the job finishes, and the stored keys equal those of an uninterrupted sweep: none missing, none twice.
+Afterwards the job finishes, and all that the sweep lists is stored: none missing, none twice.
 """
 
 import os
@@ -27,12 +27,13 @@ def board(farm):
 
 @pytest.fixture(scope="module")
 def uninterrupted(farm, board):
-    """What a sweep that nothing disturbs stores; equal to what was ordered."""
+    """What a sweep stores that nobody kills: what was ordered, and what of it was measured again."""
     keys = finish(farm, begin(farm, board))
     (spec,) = [spec for spec in bundled.models() if spec.name == "digits_vit"]
     units = design.sweep_units(spec.geometry, ["topk"], COUNTS, BoardKind.PHYSICAL)
-    assert keys == sorted(tuple(unit.key(number)) for unit in units for number in range(SWEEP.rounds))
-    return keys
+    listed = {tuple(unit.key(number)) for unit in units for number in range(SWEEP.rounds)}
+    assert listed <= set(keys)
+    return listed
 
 
 def begin(farm, board):
@@ -47,14 +48,17 @@ def in_the_middle(farm, campaign):
 def finish(farm, campaign):
     status = farm.wait_campaign(campaign)
     assert status.state is CampaignState.DONE, status
-    return farm.stored_keys(campaign)
+    keys = farm.stored_keys(campaign)
+    assert len(keys) == len(set(keys))
+    assert farm.query("SELECT total FROM jobs WHERE campaign_id = ?", campaign) == [(len(keys),)]
+    return keys
 
 
 def test_kill_the_measured_child(farm, board, uninterrupted):
     campaign = begin(farm, board)
     assert 0 < in_the_middle(farm, campaign) < len(uninterrupted)
     os.kill(farm.worker_pid(board), signal.SIGKILL)
-    assert finish(farm, campaign) == uninterrupted
+    assert uninterrupted <= set(finish(farm, campaign))
     assert farm.query("SELECT attempt > 1 FROM jobs WHERE campaign_id = ?", campaign) == [(1,)]
 
 
@@ -65,7 +69,7 @@ def test_kill_the_agent(farm, board, uninterrupted):
     os.kill(agent, signal.SIGKILL)
     farm.until("the orphaned child ends by itself", lambda: not os.path.exists(f"/proc/{child}"))
     farm.restart_agent(board)
-    assert finish(farm, campaign) == uninterrupted
+    assert uninterrupted <= set(finish(farm, campaign))
 
 
 def test_kill_the_coordinator(farm, board, uninterrupted):
@@ -73,4 +77,4 @@ def test_kill_the_coordinator(farm, board, uninterrupted):
     assert 0 < in_the_middle(farm, campaign) < len(uninterrupted)
     farm.coordinator.kill()
     farm.start_coordinator()
-    assert finish(farm, campaign) == uninterrupted
+    assert uninterrupted <= set(finish(farm, campaign))

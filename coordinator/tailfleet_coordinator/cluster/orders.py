@@ -87,22 +87,24 @@ def serves(job: Job, measured: set[Unit], request: CampaignRequest, model: Model
     if job.rounds < request.sweep.rounds or job.calls < request.sweep.calls:
         return False
     needed = sweep_units(request, model, kind)
-    if wanted.least_tokens is not None and job.effort.least_tokens is None:
-        # A grid that was never refined may hide a cliff; one without gaps cannot.
-        needed += [Unit(Part.MODEL, n, n) for n in range(wanted.least_tokens, model.geometry.tokens + 1)]
+    if wanted.least_tokens is not None:
+        needed = [unit for unit in needed if unit.part is not Part.MODEL]
+        if job.effort.least_tokens is None:
+            # A grid that was never refined may hide a cliff; one without gaps cannot.
+            needed += [Unit(Part.MODEL, n, n) for n in range(wanted.least_tokens, model.geometry.tokens + 1)]
     return covers(measured, needed)
 
 
 def covers(measured: Iterable[Unit], wanted: Iterable[Unit]) -> bool:
     """Whether a sweep of the units ``measured`` serves who wants the units ``wanted``.
 
-    Every count of each part must be there. Of reductions n → m only the methods: which pairs are timed follows from
-    the counts, and any sensible set of them serves a planner.
+    Every count of the curve must be there. Of parts and reductions only the kinds: at which counts they are timed
+    follows from the curve's, and any sensible set of them serves a planner.
     """
     have, want = set(measured), set(wanted)
-    reduced = {unit for unit in want if unit.part is Part.REDUCE}
-    methods = {unit.label for unit in have if unit.part is Part.REDUCE}
-    return want - reduced <= have and {unit.label for unit in reduced} <= methods
+    curve = {unit for unit in want if unit.part is Part.MODEL}
+    kinds = {(unit.part, unit.label) for unit in have}
+    return curve <= have and {(unit.part, unit.label) for unit in want} <= kinds
 
 
 def _seed(step: Step, kind: str) -> int:

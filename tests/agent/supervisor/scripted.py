@@ -31,7 +31,7 @@ print(json.dumps({{"done": True}}), flush=True)
 """
 
 
-def lease(attempt=1, known=(), **changes):
+def lease(attempt=1, known=(), earlier=(), runtime=None, **changes):
     units = [Unit(Part.MODEL, n, n) for n in (5, 4, 3)]
     values = {
         "id": "job-1",
@@ -43,4 +43,4 @@ def lease(attempt=1, known=(), **changes):
         "seed": 0,
     }
     values.update(changes)
-    return Lease(Job(**values), attempt, 60.0, list(known))
+    return Lease(Job(**values), attempt, 60.0, list(known), list(earlier), runtime or {})

@@ -9,10 +9,10 @@ from scripted import FACTS, lease
 from tailfleet_agent import client as client_room
 from tailfleet_agent.client import Client, Refused, Unreachable
 from tailfleet_schema import codec
-from tailfleet_schema.curve import Part
+from tailfleet_schema.curve import Part, Unit, UnitResult
 from tailfleet_schema.errors import Blame
-from tailfleet_schema.job import Key
-from tailfleet_schema.messages import EnrolRequest, Lease, Outcome
+from tailfleet_schema.job import Effort, Key
+from tailfleet_schema.messages import EnrolRequest, Lease, Outcome, WorkerOrder
 from tailfleet_schema.workload import DatasetSpec, Workload
 
 
@@ -42,6 +42,52 @@ def test_known_results_are_handed_to_the_child(coordinator, agent):
     coordinator.leases = [lease(attempt=2, known=known)]
     agent().step(FACTS)
     assert set(coordinator.results) == set(lease().job.keys()) - {key.as_tuple() for key in known}
+
+
+TELLS = "n or print(json.dumps({'runtime': {'device': 'a chip'}}), flush=True)"
+
+
+def test_what_the_child_runs_on_goes_out_with_its_results_and_the_end(coordinator, agent):
+    coordinator.leases = [lease()]
+    agent(TELLS).step(FACTS)
+    told = [message.runtime for name, message, _ in coordinator.requests if name in ("results", "finish")]
+    assert told == [{"device": "a chip"}] * 7
+
+
+def test_earlier_results_and_what_they_were_measured_on_are_handed_to_the_child(coordinator, agent, tmp_path):
+    known = [Key(Part.MODEL, "", -1, 5, 5, 0)]
+    earlier = [UnitResult(Unit(Part.MODEL, 5, 5), 0, [7])]
+    coordinator.leases = [lease(attempt=2, known=known, earlier=earlier, runtime={"attention": "fused"})]
+    heard = tmp_path / "order.json"
+    agent("open({!r}, 'w').write(json.dumps(order))".format(str(heard))).step(FACTS)
+    order = codec.loads(WorkerOrder, heard.read_bytes())
+    assert (order.earlier, order.runtime) == (earlier, {"attention": "fused"})
+
+
+def test_an_open_ended_job_ends_with_how_many_results_there_are(coordinator, agent):
+    known = [Key(Part.MODEL, "", -1, 5, 5, 0), Key(Part.MODEL, "", -1, 4, 4, 1)]
+    coordinator.leases = [lease(), lease(attempt=2, known=known, effort=Effort())]
+    one = agent()
+    one.step(FACTS)
+    one.step(FACTS)
+    assert [finish.results for finish in coordinator.finishes] == [None, 6]
+
+
+def test_results_that_a_killed_agent_left_count_once_the_coordinator_knows_them(coordinator, agent, tmp_path):
+    """The first agent delivers nothing and is gone; what it spooled is known to the second one's lease."""
+    coordinator.answers = {"results": 503, "heartbeat": 503}
+    coordinator.leases = [lease(effort=Effort())]
+    act = "n == 4 and os.kill(os.getpid(), signal.SIGKILL)"
+    with pytest.raises(Unreachable):
+        agent(act).step(FACTS)
+    coordinator.answers = {}
+    second = agent()
+    second.drain()
+    known = [Key(Part(k.part), k.label, k.block, k.tokens, k.kept, k.round) for k in coordinator.results]
+    assert len(known) == 4
+    coordinator.leases = [lease(attempt=2, known=known, effort=Effort())]
+    second.step(FACTS)
+    assert coordinator.finishes[-1].results == 6
 
 
 def test_a_coordinator_that_vanishes_costs_no_result(coordinator, agent):

@@ -49,3 +49,11 @@ def test_an_entry_without_results_has_nothing_pending(tmp_path):
     entry = Spool(str(tmp_path)).entry("job", 1)
     assert entry.pending(10) == []
     assert entry.finished() is None
+
+
+def test_what_results_were_measured_on_waits_with_them(tmp_path):
+    left = Spool(str(tmp_path)).entry("job", 1)
+    assert left.runtime() == {}
+    left.tell_runtime({"device": "a chip"})
+    (found,) = Spool(str(tmp_path)).entries()
+    assert found.runtime() == {"device": "a chip"}

@@ -7,8 +7,9 @@ import pytest
 
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
+from tailfleet_schema.curve import Part, Unit, UnitResult
 from tailfleet_schema.errors import Blame
-from tailfleet_schema.job import Failure
+from tailfleet_schema.job import Effort, Failure
 from tailfleet_schema.messages import (
     EnrolReply,
     EnrolRequest,
@@ -218,3 +219,60 @@ def test_artifacts_and_the_agent_are_served_whole(live, boards):
     assert agent.content == live.bundle.content
     assert agent.headers["x-sha256"] == live.bundle.sha256
     assert board.http.get("/v1/health").json()["status"] == "ok"
+
+
+def open_ended(live, name, **effort):
+    live.lab.campaign("c1", name)
+    (board_id,) = live.lab.store.find_boards([name])
+    return live.lab.sweep("c1", board_id, effort=Effort(**effort))
+
+
+def test_an_open_ended_job_goes_on_where_its_last_holder_was(live, boards):
+    nano = boards("nano")
+    job = open_ended(live, "nano", least_tokens=2)
+    first = nano.lease(live.lab.facts_of())
+    assert (first.earlier, first.runtime) == ([], {})
+    results = [*live.lab.results_of(job), UnitResult(Unit(Part.MODEL, 9, 9), 5, [1000])]
+    nano.post(f"jobs/{job.id}/results", ResultsUpload(1, results, runtime={"device": "a chip"}), ResultsReply)
+    again = nano.lease(live.lab.facts_of())
+    assert (again.attempt, again.earlier, again.runtime) == (2, results, {"device": "a chip"})
+    assert len(again.known) == 5
+    nano.post(
+        f"jobs/{job.id}/results", ResultsUpload(2, [UnitResult(Unit(Part.MODEL, 10, 10), 5, [1000])]), ResultsReply
+    )
+    request = FinishRequest(2, Outcome.DONE, results=6, runtime={"device": "a chip"})
+    assert nano.post(f"jobs/{job.id}/finish", request, FinishReply) == FinishReply("done", 0)
+
+
+def test_a_job_that_is_not_open_ended_needs_no_earlier_results(live, boards):
+    nano = boards("nano")
+    (job,) = ordered(live, "nano")
+    nano.lease(live.lab.facts_of())
+    nano.post(f"jobs/{job.id}/results", ResultsUpload(1, live.lab.results_of(job)[:2]), ResultsReply)
+    again = nano.lease(live.lab.facts_of())
+    assert (len(again.known), again.earlier) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("unit", "number", "effort", "accepted"),
+    [
+        (Unit(Part.MODEL, 5, 5), 59, {}, True),
+        (Unit(Part.MODEL, 5, 5), 60, {}, False),
+        (Unit(Part.MODEL, 5, 5), 3, {"most_rounds": 3}, False),
+        (Unit(Part.MODEL, 9, 9), 0, {}, False),
+        (Unit(Part.MODEL, 9, 9), 2, {"least_tokens": 9}, True),
+        (Unit(Part.MODEL, 8, 8), 2, {"least_tokens": 9}, False),
+        (Unit(Part.MODEL, 18, 18), 2, {"least_tokens": 9}, False),
+        (Unit(Part.MLP, 9, 9), 2, {"least_tokens": 9}, False),
+    ],
+)
+def test_results_beyond_the_least_are_those_that_the_effort_allows(live, boards, unit, number, effort, accepted):
+    nano = boards("nano")
+    job = open_ended(live, "nano", **effort)
+    nano.lease(live.lab.facts_of())
+    upload = ResultsUpload(1, [UnitResult(unit, number, [1000])])
+    if accepted:
+        assert nano.post(f"jobs/{job.id}/results", upload, ResultsReply).stored == 1
+    else:
+        status, words = nano.refused(f"jobs/{job.id}/results", upload)
+        assert (status, words) == (422, "results[0]: the job has no such unit and round")

@@ -29,7 +29,7 @@ def tailfleet(farm, *arguments):
 
 
 def sweep(farm, board, counts, rounds):
-    settings = SweepSettings(counts=counts, rounds=rounds, calls=2, fresh=True)
+    settings = SweepSettings(counts=counts, rounds=rounds, calls=2, fresh=True, budget_seconds=20.0)
     campaign = farm.fleet.run_campaign(CampaignRequest(["digits_vit"], [board], ["topk"], sweep=settings))
     (job,) = farm.until("the sweep is ordered", lambda: farm.fleet.jobs(campaign=campaign)["id"].tolist())
     return campaign, job

@@ -13,7 +13,7 @@ from tailfleet_schema.errors import TailfleetError
 pytestmark = pytest.mark.slow
 
 OBJECTIVE = Objective(max_accuracy_drop=2.0, latency_share=0.8)
-SMALL_SWEEP = SweepSettings(counts="50,99,148,197", rounds=2, calls=2)
+SMALL_SWEEP = SweepSettings(counts="50,99,148,197", rounds=2, calls=2, budget_seconds=20.0)
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ from tailfleet_agent.worker import protocol
 from tailfleet_schema import codec
 from tailfleet_schema.curve import Part, Unit
 from tailfleet_schema.errors import Blame
-from tailfleet_schema.job import JobKind, Key
+from tailfleet_schema.job import Effort, JobKind, Key
 from tailfleet_schema.messages import WorkerEvent, WorkerOrder
+from tailfleet_schema.workload import Geometry, ModelSpec
 
 WORKER = [sys.executable, "-m", "tailfleet_agent.worker"]
 
@@ -67,6 +68,35 @@ def test_a_resumed_order_gives_exactly_the_missing_results(make_job, run_worker)
 
     assert status == 0
     assert results_of(events) == [result for result, key in zip(whole, as_keys(whole)) if key not in known]
+
+
+def test_an_adaptive_sweep_that_was_killed_goes_on_to_the_same_end(make_job, run_worker):
+    """SIGKILL after some results, wherever that is; the next child is given what came out, and nothing else."""
+    geometry = Geometry(12, 192, 3, 768, 197, 1, 224, 16, 3, 1000)
+    units = [Unit(Part.SENTINEL, 197, 197)] + [Unit(Part.MODEL, n, n) for n in range(5, 198, 12)]
+    job = make_job(units, spec=ModelSpec("deep", "VisionTransformer", geometry), effort=Effort(least_tokens=2))
+    whole = results_of(run_worker(order(job))[1])
+    assert {result.unit for result in whole} > set(units)
+
+    earlier = []
+    while len(earlier) < len(whole):
+        line = order(job, known=as_keys(earlier), earlier=earlier, handshake=True)
+        with subprocess.Popen(WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            child.stdin.write(line.encode())
+            child.stdin.flush()
+            until = len(earlier) + len(whole) // 3
+            while len(earlier) < until:
+                event = codec.loads(WorkerEvent, child.stdout.readline())
+                if event.done:
+                    break
+                if event.result is not None:
+                    earlier.append(event.result)
+                    if len(earlier) < until:
+                        child.stdin.write(b"go\n")
+                        child.stdin.flush()
+            os.kill(child.pid, signal.SIGKILL)
+
+    assert earlier == whole
 
 
 def test_with_handshake_nothing_goes_on_before_go_and_stop_ends_it(make_job):

@@ -301,6 +301,26 @@ POINT_COLUMNS = (
 )  # fmt: skip
 """Columns of the points of curves: one row for each measured unit."""
 
+CURVE_POINT_COLUMNS = ("tokens", "quiet_ns", "quiet_low_ns", "quiet_high_ns", "measured")
+"""Columns of one whole curve: one row for every count, whether it was measured or is inferred from those that were."""
+
+ROUND_COLUMNS = (
+    "curve_id", "board", "board_kind", "model", "backend", "dtype", "batch", "round", "factor", "disturbed", "reason",
+)  # fmt: skip
+"""Columns of the rounds of curves, as they were judged when the curve was filed."""
+
+TREAD_COLUMNS = (
+    "curve_id", "board", "board_kind", "model", "backend", "dtype", "batch", "first_tokens", "last_tokens", "quiet_ns",
+)  # fmt: skip
+"""Columns of the treads of curves: counts between which there is no step; ``quiet_ns`` is that of the last one."""
+
+CLIFF_COLUMNS = (
+    "curve_id", "board", "board_kind", "model", "backend", "dtype", "batch", "from_tokens", "to_tokens", "upwards",
+    "height_ns", "height_percent", "confidence", "stable",
+)  # fmt: skip
+"""Columns of the steps of curves: one row a step. Not ``upwards``: more tokens are faster. Where ``to_tokens`` is not
+``from_tokens`` + 1, the step lies somewhere between."""
+
 SCHEDULE_COLUMNS = ("digest", "board", "model", "method", "planner", "keep", "campaign", "planned_at")
 """Columns of the list of schedules: one row a schedule, board and campaign; board, planner and campaign are empty for
 one that a person added and no campaign has planned."""

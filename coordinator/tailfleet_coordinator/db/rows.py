@@ -173,6 +173,51 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class CurveRound:
+    """One round of a curve's sweep as it was judged when the curve was filed."""
+
+    round: int
+    factor: float
+    """How much slower its typical block was than in the quietest rounds; 1: as quiet."""
+    disturbed: bool
+    """Its blocks are not part of any quiet time."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class CurveTread:
+    """Counts of a curve between which there is no step, both ends included."""
+
+    first_tokens: int
+    last_tokens: int
+    quiet_ns: float
+    """At its last count."""
+
+
+@dataclass(frozen=True)
+class CurveCliff:
+    """A step of a curve: one more token costs a step, or (not ``upwards``) gains one."""
+
+    from_tokens: int
+    to_tokens: int
+    """The next count that was measured; where it is not ``from_tokens`` + 1, the step lies somewhere between."""
+    upwards: bool
+    height_ns: float
+    height_percent: float
+    """Of the latency before the step."""
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A curve taken apart."""
+
+    rounds: tuple[CurveRound, ...] = ()
+    treads: tuple[CurveTread, ...] = ()
+    cliffs: tuple[CurveCliff, ...] = ()
+
+
+@dataclass(frozen=True)
 class StoredPlan:
     """A planner's decision; ``plan_json`` is left for the room that knows plans to read."""
 

@@ -1,15 +1,20 @@
-"""Queries on curves: finished sweeps, found again by what they were measured on."""
+"""Queries on curves: finished sweeps, found again by what they were measured on, and the pieces they consist of."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
 
 from tailfleet_coordinator.db.engine import Database, Now
-from tailfleet_coordinator.db.rows import Curve
-from tailfleet_coordinator.db.tables import BoardTable, CurveTable, JobTable
+from tailfleet_coordinator.db.rows import Anatomy, Curve, CurveCliff, CurveRound, CurveTread
+from tailfleet_coordinator.db.tables import BoardTable, CliffTable, CurveRoundTable, CurveTable, JobTable, TreadTable
+from tailfleet_coordinator.refusals import UnknownName
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.job import Job, JobKind, JobState
+
+Row = TypeVar("Row", CurveRound, CurveTread, CurveCliff)
 
 
 class CurveQueries(Database):
@@ -25,8 +30,8 @@ class CurveQueries(Database):
         with self.reading() as connection:
             return list(connection.execute(query).scalars())
 
-    def create_curve(self, job_id: str, stable: bool, unstable_reason: str) -> int:
-        """File the finished sweep ``job_id`` as a curve; its id. Filing it twice does nothing."""
+    def create_curve(self, job_id: str, stable: bool, unstable_reason: str, anatomy: Anatomy = Anatomy()) -> int:
+        """File the finished sweep ``job_id`` as a curve, taken apart; its id. Filing it twice does nothing."""
         with self.writing() as connection:
             row = connection.execute(
                 select(
@@ -48,7 +53,7 @@ class CurveQueries(Database):
                 changed = "the board's hardware, software or power mode changed in mid-sweep"
                 unstable_reason = f"{unstable_reason}; {changed}" if unstable_reason else changed
                 stable = False
-            return connection.execute(
+            curve_id = connection.execute(
                 insert(CurveTable)
                 .values(
                     job_id=job_id,
@@ -65,6 +70,38 @@ class CurveQueries(Database):
                 )
                 .returning(CurveTable.id)
             ).scalar_one()
+            _add_anatomy(connection, curve_id, anatomy)
+            return curve_id
+
+    def list_curves_in_one_piece(self) -> list[int]:
+        """Ids of curves without treads: an earlier release filed them, or nothing of the whole model fitted in."""
+        query = select(CurveTable.id).where(~select(TreadTable).where(TreadTable.curve_id == CurveTable.id).exists())
+        with self.reading() as connection:
+            return list(connection.execute(query.order_by(CurveTable.id)).scalars())
+
+    def take_curve_apart(self, curve_id: int, anatomy: Anatomy) -> None:
+        """Add what a curve that was filed in one piece consists of. Twice does nothing."""
+        with self.writing() as connection:
+            connection.execute(select(CurveTable.id).where(CurveTable.id == curve_id).with_for_update()).one()
+            for table in (CurveRoundTable, TreadTable, CliffTable):
+                if connection.execute(select(table.curve_id).where(table.curve_id == curve_id).limit(1)).first():
+                    return
+            _add_anatomy(connection, curve_id, anatomy)
+
+    def list_rounds(self, model: str | None = None, board: str | None = None) -> list[tuple[int, CurveRound]]:
+        """Judged rounds with the id of their curve, by curve and round; of one model or board where named."""
+        with self.reading() as connection:
+            return _pieces(connection, CurveRoundTable, CurveRoundTable.round, CurveRound, model, board)
+
+    def list_treads(self, model: str | None = None, board: str | None = None) -> list[tuple[int, CurveTread]]:
+        """Treads with the id of their curve, by curve and tokens; of one model or board where named."""
+        with self.reading() as connection:
+            return _pieces(connection, TreadTable, TreadTable.first_tokens, CurveTread, model, board)
+
+    def list_cliffs(self, model: str | None = None, board: str | None = None) -> list[tuple[int, CurveCliff]]:
+        """Steps with the id of their curve, by curve and tokens; of one model or board where named."""
+        with self.reading() as connection:
+            return _pieces(connection, CliffTable, CliffTable.from_tokens, CurveCliff, model, board)
 
     def list_curves(self, model: str | None = None, board: str | None = None) -> list[Curve]:
         """Stored curves, the oldest first; of one model or board where named."""
@@ -77,9 +114,12 @@ class CurveQueries(Database):
             return [_curve(row) for row in connection.execute(query)]
 
     def get_curve(self, curve_id: int) -> Curve:
-        """One curve."""
+        """One curve. Raises ``UnknownName``."""
         with self.reading() as connection:
-            return _curve(connection.execute(_curves().where(CurveTable.id == curve_id)).one())
+            row = connection.execute(_curves().where(CurveTable.id == curve_id)).first()
+        if row is None:
+            raise UnknownName(f"there is no curve {curve_id}", "tailfleet curve list")
+        return _curve(row)
 
     def find_curve_of_job(self, job_id: str) -> Curve | None:
         """The curve that the sweep was filed as, if it was."""
@@ -101,6 +141,29 @@ class CurveQueries(Database):
         )
         with self.reading() as connection:
             return [_curve(row) for row in connection.execute(query.order_by(CurveTable.id.desc()))]
+
+
+def _add_anatomy(connection: Connection, curve_id: int, anatomy: Anatomy) -> None:
+    pieces: tuple[tuple[Any, Sequence[Any]], ...] = (
+        (CurveRoundTable, anatomy.rounds),
+        (TreadTable, anatomy.treads),
+        (CliffTable, anatomy.cliffs),
+    )
+    for table, rows in pieces:
+        if rows:
+            connection.execute(insert(table), [{"curve_id": curve_id, **asdict(row)} for row in rows])
+
+
+def _pieces(
+    connection: Connection, table: Any, place: Any, kind: type[Row], model: str | None, board: str | None
+) -> list[tuple[int, Row]]:
+    query = select(table.__table__).join(CurveTable, CurveTable.id == table.curve_id)
+    if model is not None:
+        query = query.where(CurveTable.model == model)
+    if board is not None:
+        query = query.join(BoardTable, BoardTable.id == CurveTable.board_id).where(BoardTable.name == board)
+    found = connection.execute(query.order_by(table.curve_id, place)).mappings()
+    return [(row["curve_id"], kind(**{k: v for k, v in row.items() if k != "curve_id"})) for row in found]
 
 
 def _curves() -> Any:

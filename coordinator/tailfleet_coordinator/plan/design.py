@@ -70,11 +70,14 @@ def sweep_units(geometry: Geometry, methods: Sequence[str], counts: str, kind: B
     return units
 
 
+def least_count(geometry: Geometry) -> int:
+    """The smallest token count of a curve: two, or what there is besides the prefix."""
+    return min(max(2, geometry.prefix + 1), geometry.tokens)
+
+
 def curve_counts(geometry: Geometry, counts: str, kind: BoardKind) -> list[int]:
     """The token counts of a curve, ascending. Raises ``InputError`` for counts that the model does not have."""
-    least, full = max(2, geometry.prefix + 1), geometry.tokens
-    if full < least:
-        return [full]
+    least, full = least_count(geometry), geometry.tokens
     if counts == "all" or (counts in ("adaptive", "auto") and kind is BoardKind.VIRTUAL):
         return list(range(least, full + 1))
     if counts in ("adaptive", "auto"):

@@ -1,45 +1,54 @@
 """Steps of a latency curve: treads (stretches without a step), cliffs between them, and places that go backwards.
 
-A difference between neighbouring counts is a step when it stands out of what the slope nearby explains by more than
-four standard deviations of the noise, and by more than ``LEAST_STEP`` of the latency, and when the points beside it
-agree (so a single bad point is none). The noise is the larger of what the points' intervals say and what the curve
-itself shows (median absolute deviation of all differences about the slope). Between counts that were measured far
-apart only a coarse step can be told from a slope, and its place is known only to the gap.
-Left to others: where to measure next, and what a schedule costs.
+Where the curve is best cut into straight pieces is found by a change-point analysis (``lines``: which, by what penalty,
+and why that library). Not every cut is a step: slopes change too, and a single bad point is worth two cuts. So each
+is tested, the weakest first, and those that fail are joined again until all hold. A cut holds when the lines through
+the nearest points of both sides differ there by more than ``DEVIATIONS`` standard deviations and by more than
+``LEAST_STEP`` of the latency. A single point that its two neighbours agree against is a bad point, and no tread.
+
+The noise of a point is the larger of its interval and ``FLOOR`` (below which real curves are not straight), and
+that times as much as the curve itself shows more than the intervals say. Between counts that were measured far apart a
+step is known only to the gap, and only if no slope explains it.
+Left to others: where to measure next, counts that were not measured (``inference``), and what a schedule costs.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tailfleet_coordinator.plan.lines import Array, Line, Slopes, cut
 from tailfleet_coordinator.plan.statistics import CONFIDENCE, Measured, PointSummary, measured
 from tailfleet_schema.curve import Part
 
 LEAST_STEP = 0.01
 """Smaller steps are not worth planning around."""
 
-LEAST_COARSE_STEP = 0.05
-"""The same between counts that are not adjacent: there curvature looks like a small step."""
+SLOPE_SHARE = 0.5
+"""Between counts that are not adjacent, a step is at least this share of what the slope alone makes of the gap:
+there curvature looks like a small step."""
 
 DEVIATIONS = 4.0
-"""One or two false steps in a hundred curves of two hundred points."""
+"""A false step in some hundred curves of two hundred points."""
 
-AGREEMENT = 0.75
-"""Of a step, this much must be seen in the points beside it."""
+FLOOR = 0.003
+"""Standard deviation, as a share, that every point has at least."""
 
-NEIGHBOURS = 8
-"""Differences on each side that tell the slope nearby."""
+MOST_DOUBT = 4.0
+"""The curve's own scatter multiplies the noise by no more: what looks like more is steps."""
+
+BESIDE = 8
+"""Points on each side that tell the line there."""
 
 MOST_CANDIDATES = 24
 
 GRID = 16
 """Where a curve rises without a step, one candidate every 1/16 of all tokens."""
 
-_Array = NDArray[np.float64]
+CENTRAL = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+"""Half of an interval in standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,33 @@ class Tread:
     first: int
     last: int
     ns: float
+    last_ns: float
+    """Quiet time at the last count."""
+    points: "Points"
+    """What was measured of it, bad points left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Measured points of a curve, ascending by tokens."""
+
+    tokens: Array
+    ns: Array
+    deviation_ns: Array
+    slopes: Slopes
+    """What slopes of the whole curve are expected to be."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def chosen(self, indices: Sequence[int]) -> "Points":
+        """Some of them."""
+        chosen = np.asarray(indices, dtype=int)
+        return Points(self.tokens[chosen], self.ns[chosen], self.deviation_ns[chosen], self.slopes)
+
+    def line(self) -> Line:
+        """The line through all of them."""
+        return Line.through(self.tokens, self.ns, self.deviation_ns, self.slopes)
 
 
 @dataclass(frozen=True)
@@ -75,6 +111,8 @@ class Treads:
     """Places where more tokens are faster."""
     candidates: list[int]
     """Counts worth planning with, ascending: tops of treads, and a sparse grid where the curve rises smoothly."""
+    bad: list[int] = field(default_factory=list)
+    """Counts whose quiet time its neighbours on both sides agree against."""
 
 
 def find_treads(points: Sequence[PointSummary], most: int = MOST_CANDIDATES) -> Treads:
@@ -82,76 +120,103 @@ def find_treads(points: Sequence[PointSummary], most: int = MOST_CANDIDATES) -> 
     curve = measured(points, Part.MODEL)
     if not curve:
         return Treads([], [], [], [])
-    steps = _steps(curve)
-    cliffs = [step for step, upwards in steps if upwards]
-    reversals = [step for step, upwards in steps if not upwards]
-    treads = _treads(curve, [step for step, _ in steps])
+    known = _points(curve)
+    runs, bad = _runs(known)
+    steps = [_Cut.between(known.chosen(left), known.chosen(right)) for left, right in pairwise(runs)]
+    cliffs = [cut.step for cut in steps if cut.upwards]
+    reversals = [cut.step for cut in steps if not cut.upwards]
+    treads = [_tread(known.chosen(run)) for run in runs]
     backwards = {step.from_tokens for step in reversals}
     # The count before a reversal is slower than a larger one.
     tops = [tread.last for tread in treads if tread.last not in backwards]
     heights = {step.from_tokens: step.height_percent for step in cliffs}
-    return Treads(treads, cliffs, reversals, _candidates(curve, treads, tops, heights, most))
+    candidates = _candidates(curve, treads, tops, heights, most)
+    return Treads(treads, cliffs, reversals, candidates, [int(known.tokens[i]) for i in bad])
 
 
-def _steps(curve: list[Measured]) -> list[tuple[Step, bool]]:
-    if len(curve) < 3:
-        return []
+def _points(curve: list[Measured]) -> Points:
     tokens = np.array([point.unit.tokens for point in curve], dtype=float)
     ns = np.array([point.ns for point in curve])
-    deviation = np.array([point.half_ns for point in curve]) / NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
-    gaps, rises = np.diff(tokens), np.diff(ns)
-    slopes = _slopes_nearby(rises / gaps)
-    excess = rises - slopes * gaps
-    relative = excess / ns[:-1]
-    shown = 1.4826 * float(np.median(np.abs(relative)))
-    noise = np.maximum(np.hypot(deviation[:-1], deviation[1:]), shown * ns[:-1])
-    adjacent = gaps <= 1
-    least = np.where(adjacent, LEAST_STEP * ns[:-1], np.maximum(LEAST_COARSE_STEP * ns[:-1], np.abs(slopes) * gaps))
-    found = np.abs(excess) > np.maximum(DEVIATIONS * noise, least)
-    steps = []
-    for i in np.flatnonzero(found):
-        if adjacent[i] and not _neighbours_agree(tokens, ns, float(slopes[i]), int(i), float(excess[i])):
+    told = np.array([point.half_ns for point in curve]) / CENTRAL
+    deviation = np.hypot(told, FLOOR * ns)
+    return Points(tokens, ns, deviation * _doubt(tokens, ns, deviation), Slopes.of(tokens, ns))
+
+
+def _doubt(tokens: Array, ns: Array, deviation: Array) -> float:
+    """How much more than its points' deviations the curve scatters, at least 1.
+
+    From how far each point lies off the line between its neighbours; a step spoils two of these, hence the median.
+    """
+    if len(tokens) < 5:
+        return 1.0
+    share = (tokens[1:-1] - tokens[:-2]) / (tokens[2:] - tokens[:-2])
+    off = ns[1:-1] - (1 - share) * ns[:-2] - share * ns[2:]
+    expected = np.sqrt(deviation[1:-1] ** 2 + ((1 - share) * deviation[:-2]) ** 2 + (share * deviation[2:]) ** 2)
+    return float(np.clip(1.4826 * np.median(np.abs(off) / expected), 1.0, MOST_DOUBT))
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What the lines of both sides make of the place between them."""
+
+    step: Step
+    upwards: bool
+    strength: float
+    """Excess over what slopes explain, in standard deviations; negative where there is too little of it."""
+
+    @classmethod
+    def between(cls, left: Points, right: Points) -> "_Cut":
+        before = left.chosen(range(max(0, len(left) - BESIDE), len(left)))
+        after = right.chosen(range(min(BESIDE, len(right))))
+        low, high = before.line(), after.line()
+        a, b = float(left.tokens[-1]), float(right.tokens[0])
+        middle = (a + b) / 2
+        excess = high.at(middle) - low.at(middle)
+        deviation = (low.variance_at(middle) + high.variance_at(middle)) ** 0.5
+        level = max(low.at(a), 0.1 * float(left.ns[-1]))
+        upwards = excess > 0
+        rise = high.at(b) - low.at(a) if b - a <= 1 else excess
+        least = LEAST_STEP * level
+        if b - a > 1:
+            least = max(least, SLOPE_SHARE * abs(low.slope_ns + high.slope_ns) / 2 * (b - a))
+        # Slower growth than nearby is no step backwards.
+        real = abs(excess) > least and (rise > 0) == upwards
+        strength = abs(excess) / deviation if real else -1.0
+        height = abs(rise)
+        confidence = 2 * NormalDist().cdf(abs(excess) / deviation) - 1
+        return cls(Step(int(a), int(b), height, 100 * height / level, confidence), upwards, strength)
+
+
+def _runs(known: Points) -> tuple[list[list[int]], list[int]]:
+    """Indices of the points of each tread, and those of bad points."""
+    ends = cut(known.tokens, known.ns, known.deviation_ns, known.slopes)
+    runs = [list(range(begin, end)) for begin, end in zip([0, *ends], ends, strict=False)]
+    bad: list[int] = []
+    while len(runs) > 1:
+        cuts = [_Cut.between(known.chosen(left), known.chosen(right)) for left, right in pairwise(runs)]
+        lonely = _lonely(runs, cuts)
+        if lonely is not None:
+            bad += runs.pop(lonely)
             continue
-        confidence = 2 * NormalDist().cdf(abs(float(excess[i])) / max(float(noise[i]), 1e-9)) - 1
-        height = abs(float(rises[i] if adjacent[i] else excess[i]))
-        upwards = bool(excess[i] > 0)
-        if not upwards and rises[i] >= 0:
-            # Slower growth than nearby is no step backwards.
-            continue
-        percent = 100 * height / float(ns[i])
-        steps.append((Step(int(tokens[i]), int(tokens[i + 1]), height, percent, confidence), upwards))
-    return steps
+        weakest = min(range(len(cuts)), key=lambda i: cuts[i].strength)
+        if cuts[weakest].strength >= DEVIATIONS:
+            break
+        runs[weakest : weakest + 2] = [runs[weakest] + runs[weakest + 1]]
+    return runs, sorted(bad)
 
 
-def _slopes_nearby(slopes: _Array) -> _Array:
-    """For each difference the median slope of up to ``NEIGHBOURS`` on each side, itself left out."""
-    out = np.empty_like(slopes)
-    for i in range(len(slopes)):
-        # The same number on both sides where there is room, so that curvature cancels.
-        reach = min(NEIGHBOURS, max(i, 1), max(len(slopes) - 1 - i, 1))
-        reach = max(reach, NEIGHBOURS // 2)
-        beside = np.concatenate([slopes[max(0, i - reach) : i], slopes[i + 1 : i + 1 + reach]])
-        out[i] = np.median(beside)
-    return out
+def _lonely(runs: list[list[int]], cuts: list[_Cut]) -> int | None:
+    """A run of one point between two cuts that undo each other."""
+    for i in range(1, len(runs) - 1):
+        before, after = cuts[i - 1], cuts[i]
+        if len(runs[i]) == 1 and before.upwards != after.upwards and min(before.strength, after.strength) > 0:
+            return i
+    return None
 
 
-def _neighbours_agree(tokens: _Array, ns: _Array, slope: float, i: int, excess: float) -> bool:
-    """Whether medians of up to three points on each side, freed of the slope, differ by ``excess``, or nearly."""
-    level = ns - slope * tokens
-    contrast = float(np.median(level[i + 1 : i + 4]) - np.median(level[max(0, i - 2) : i + 1]))
-    return contrast * math.copysign(1.0, excess) >= AGREEMENT * abs(excess)
-
-
-def _treads(curve: list[Measured], steps: list[Step]) -> list[Tread]:
-    ends = {step.from_tokens for step in steps}
-    treads, run = [], []
-    for point in curve:
-        run.append(point)
-        if point.unit.tokens in ends or point is curve[-1]:
-            ns = float(np.median([p.ns for p in run]))
-            treads.append(Tread(run[0].unit.tokens, run[-1].unit.tokens, ns))
-            run = []
-    return treads
+def _tread(points: Points) -> Tread:
+    first, last = int(points.tokens[0]), int(points.tokens[-1])
+    return Tread(first, last, float(np.median(points.ns)), float(points.ns[-1]), points)
 
 
 def _candidates(

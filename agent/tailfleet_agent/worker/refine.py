@@ -1,20 +1,245 @@
-"""Where a curve needs more counts: a stand-in that halves the gaps between counts that differ."""
+"""Where a curve needs a closer look: counts to add, and counts to measure again.
 
-from typing import Dict, List
+A curve is first measured on a coarse grid. The known counts are split into runs wherever one is a step away from the
+next. How high the step in a gap is says the level of the run's last counts before it against that of its first counts
+behind it, with one slope for both sides (:func:`_height`, the analysis of covariance); the highest in terms of its
+noise splits first, until none is left. A gap with a step is divided until the step lies between two counts that
+differ by one token. A count that lies off the line through its neighbours in the run shows a bend, or steps that cancel
+out: the gaps beside it are divided. Where a step worth knowing is surely absent, nothing is added. Where noise leaves
+it open, the counts at the gap's ends are measured again, as are those of a step that is not beyond doubt, and a single
+count that both neighbours disagree with: that may be a disturbed point, and no gap is divided around it before it
+has shown itself again.
+
+GPUs work on tiles of 32 to 256 rows, and a batch of B has B rows a token: cliffs tend to stand where B·n crosses a
+multiple of these. So a gap with a step is divided first on both sides of the highest such multiple in it. This costs
+little where it does not hold, for the gap gets smaller all the same.
+
+Steps are looked for from 1.5 times the asked precision on: 3 % for the usual 2 %. Left to others: the coarse grid and
+what is a cliff in the end (both the coordinator's), and the precision of single counts (``agenda``).
+"""
+
+from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from tailfleet_schema.quiet import Estimate
 
+STEP_SHARE = 1.5
+"""Times the precision: a step, as a share, that is not to be overlooked."""
+
+LEAST_SHARE = 0.8
+"""Times the precision: what is less is no reason to divide a gap."""
+
+DEVIATIONS = 2.5
+"""A gap is divided from so many standard deviations on: a count in vain is cheap, a missed cliff is not."""
+
+BEYOND_DOUBT = 4.0
+"""Standard deviations of a step that needs no further proof."""
+
+POSSIBLE = 1.5
+"""What may be a step after adding so many of its standard deviations is open."""
+
+MOST_ROUNDS = 12
+"""What so many undisturbed blocks leave open stays open."""
+
+LEAST_ROUNDS = 2
+"""Two undisturbed blocks are enough to look where: what turns out to be a burst has cost a count."""
+
+SUSPECT_ROUNDS = 4
+"""A single count that was seen so often is as it is, however much its neighbours disagree."""
+
+BESIDE = 4
+"""Counts of a run on each side that tell a step."""
+
+FEW = 6
+"""As few gaps are divided in four, not in two: fewer rounds, each of which measures some known units beside them."""
+
+ROWS = (256, 128, 64, 32)
+"""Of tiles that libraries of GPUs work with."""
+
+_HALF = 1.96
+"""Of an interval, in standard deviations."""
+
+
+class _Point(NamedTuple):
+    """A known count."""
+
+    tokens: int
+    ns: float
+    variance: float
+    rounds: int
+
+
+class _Gap(NamedTuple):
+    """What is known of the curve between two neighbouring counts."""
+
+    height: float
+    """Of the step there, as a share of the time before it; negative where the curve falls."""
+    noise: float
+    """Standard deviation of ``height``."""
+    own: float
+    """The part of it that comes from the two counts' own noise."""
+    step: bool
+
 
 def next_counts(known: Dict[int, Estimate], least: int, full: int, precision: float, batch: int = 1) -> List[int]:
-    """Counts to measure next, ascending; none where neighbours agree."""
-    counts = sorted(known)
-    return [
-        (low + high) // 2
-        for low, high in zip(counts, counts[1:])
-        if high - low > 1 and abs(known[high].quiet_ns / known[low].quiet_ns - 1.0) > 2.0 * precision
-    ]
+    """Counts within ``least`` and ``full`` to measure next, ascending; none where nothing is left to refine.
+
+    ``known`` are quiet times by count. A gap waits for counts in it that have not shown themselves twice.
+    """
+    points, gaps = _survey(known, least, full, precision)
+    waiting = [n for n in known if known[n].rounds < LEAST_ROUNDS]
+    suspects = _suspects(points, gaps)
+    chosen = []
+    for place in sorted(_wide(points, gaps, precision)):
+        low, high = points[place].tokens, points[place + 1].tokens
+        if not {low, high} & suspects and not any(low < n < high for n in waiting):
+            chosen.append((low, high))
+    parts = 4 if len(chosen) <= FEW else 2
+    return sorted({n for low, high in chosen for n in _within(low, high, parts, batch)})
 
 
 def unsure(known: Dict[int, Estimate], least: int, full: int, precision: float) -> List[int]:
-    """Counts whose blocks should be repeated, since a step rests on them."""
-    return []
+    """Counts whose blocks should be repeated, ascending; ``known`` and the rest as for :func:`next_counts`."""
+    points, gaps = _survey(known, least, full, precision)
+    again = _suspects(points, gaps)
+    for place, gap in enumerate(gaps):
+        ends = points[place : place + 2]
+        narrow = ends[1].tokens - ends[0].tokens == 1
+        unproven = gap.step and narrow and abs(gap.height) < BEYOND_DOUBT * gap.noise and _is_high(gap, precision)
+        if unproven or (_is_open(gap, precision) and not _by_slope(gap)):
+            again |= {point.tokens for point in ends if point.rounds < MOST_ROUNDS}
+    return sorted(again)
+
+
+def _is_open(gap: _Gap, precision: float) -> bool:
+    return not gap.step and _is_high(gap, precision)
+
+
+def _is_high(gap: _Gap, precision: float) -> bool:
+    """Whether it may hold a step that is not to be overlooked."""
+    return abs(gap.height) + POSSIBLE * gap.noise > STEP_SHARE * precision
+
+
+def _by_slope(gap: _Gap) -> bool:
+    """Whether it is the slope that is not known: measuring the ends again would not help."""
+    return gap.own < 0.7 * gap.noise
+
+
+def _wide(points: Sequence[_Point], gaps: Sequence[_Gap], precision: float) -> Set[int]:
+    """Places of gaps to be divided."""
+    wide = set()
+    for place, gap in enumerate(gaps):
+        tired = min(point.rounds for point in points[place : place + 2]) >= MOST_ROUNDS
+        if gap.step or (_is_open(gap, precision) and (_by_slope(gap) or tired)):
+            wide.add(place)
+    for middle in range(1, len(points) - 1):
+        if not gaps[middle - 1].step and not gaps[middle].step and _is_off(points, gaps, middle, precision):
+            wide |= {middle - 1, middle}
+    return {place for place in wide if points[place + 1].tokens - points[place].tokens > 1}
+
+
+def _survey(known: Dict[int, Estimate], least: int, full: int, precision: float) -> Tuple[List[_Point], List[_Gap]]:
+    """The known counts, and the gaps between them."""
+    points = []
+    for n in sorted(known):
+        estimate = known[n]
+        if least <= n <= full and estimate.rounds >= LEAST_ROUNDS:
+            deviation = (estimate.high_ns - estimate.low_ns) / 2 / _HALF
+            points.append(_Point(n, estimate.quiet_ns, max(deviation, 1e-4 * estimate.quiet_ns) ** 2, estimate.rounds))
+    steps: Set[int] = set()
+    joined: Set[int] = set()
+    gaps = [_gap(points, steps, place, precision) for place in range(len(points) - 1)]
+    while True:
+        found = [place for place, gap in enumerate(gaps) if gap.step and place not in steps | joined]
+        if not found:
+            return points, gaps
+        changed = {max(found, key=lambda place: abs(gaps[place].height) / gaps[place].noise)}
+        steps |= changed
+        while changed:
+            for place in range(len(gaps)):
+                if any(abs(place - other) <= BESIDE for other in changed):
+                    gaps[place] = _gap(points, steps, place, precision)
+            # One that was a step before its neighbour became one may be none any longer, and stays none.
+            changed = {place for place in steps if not gaps[place].step}
+            steps -= changed
+            joined |= changed
+
+
+def _gap(points: Sequence[_Point], steps: Set[int], place: int, precision: float) -> _Gap:
+    first, last = place, place + 1
+    while first > 0 and place - first + 1 < BESIDE and first - 1 not in steps:
+        first -= 1
+    while last < len(points) - 1 and last - place < BESIDE and last not in steps:
+        last += 1
+    before, after = points[first : place + 1], points[place + 1 : last + 1]
+    height, noise = _height(before, after, _overall(points))
+    level = points[place].ns
+    own = (points[place].variance + points[place + 1].variance) ** 0.5 / level
+    if height < 0 and points[place + 1].ns >= level:
+        # To grow more slowly than nearby is no step; to fall is one.
+        height = 0.0
+    height, noise = height / level, noise / level
+    step = abs(height) > max(LEAST_SHARE * precision, DEVIATIONS * noise)
+    return _Gap(height, noise, min(own, noise), step)
+
+
+def _height(before: Sequence[_Point], after: Sequence[_Point], overall: float) -> Tuple[float, float]:
+    """Height in ns of the step between two groups of counts on lines of one slope, and its standard deviation.
+
+    Weighted least squares. The slope is expected to lie about half of the ``overall`` one: within a tread the curve may
+    be flat, or rise as the whole does.
+    """
+    scale = max(abs(overall), 1e-4 * before[-1].ns)
+    moment, precision = overall / 2 / scale**2, 1 / scale**2
+    middles, variance = [], 0.0
+    for group in (before, after):
+        weight = sum(1 / point.variance for point in group)
+        tokens = sum(point.tokens / point.variance for point in group) / weight
+        ns = sum(point.ns / point.variance for point in group) / weight
+        moment += sum((point.tokens - tokens) * point.ns / point.variance for point in group)
+        precision += sum((point.tokens - tokens) ** 2 / point.variance for point in group)
+        middles.append((tokens, ns))
+        variance += 1 / weight
+    (left, low), (right, high) = middles
+    height = high - low - moment / precision * (right - left)
+    return height, (variance + (right - left) ** 2 / precision) ** 0.5
+
+
+def _overall(points: Sequence[_Point]) -> float:
+    return (points[-1].ns - points[0].ns) / (points[-1].tokens - points[0].tokens)
+
+
+def _suspects(points: Sequence[_Point], gaps: Sequence[_Gap]) -> Set[int]:
+    """Counts that a step leads up to and one leads down from, or the other way, and that were not seen often."""
+    return {
+        points[place + 1].tokens
+        for place, (gap, after) in enumerate(zip(gaps, gaps[1:]))
+        if gap.step and after.step and gap.height * after.height < 0 and points[place + 1].rounds < SUSPECT_ROUNDS
+    }
+
+
+def _is_off(points: Sequence[_Point], gaps: Sequence[_Gap], middle: int, precision: float) -> bool:
+    """Whether a count lies off the line between its neighbours."""
+    before, at, after = points[middle - 1 : middle + 2]
+    share = (at.tokens - before.tokens) / float(after.tokens - before.tokens)
+    off = at.ns - (1 - share) * before.ns - share * after.ns
+    variance = at.variance + (1 - share) ** 2 * before.variance + share**2 * after.variance
+    return abs(off) > max(LEAST_SHARE * precision * at.ns, DEVIATIONS * variance**0.5)
+
+
+def _within(low: int, high: int, parts: int, batch: int) -> List[int]:
+    """Counts that divide the gap."""
+    tile = _tile_boundary(low, high, batch)
+    if tile is not None:
+        return [n for n in (tile, tile + 1) if low < n < high]
+    return sorted({low + (high - low) * k // parts for k in range(1, parts)} - {low})
+
+
+def _tile_boundary(low: int, high: int, batch: int) -> Optional[int]:
+    """The count in the gap after which the largest tile begins anew, unless both its sides are measured."""
+    for rows in ROWS:
+        first = -(-low * batch // rows)
+        tops = [k * rows // batch for k in range(first, high * batch // rows + 1)]
+        inside = [top for top in tops if low <= top < high and (top > low or top + 1 < high)]
+        if inside:
+            return min(inside, key=lambda top: abs(2 * top + 1 - low - high))
+    return None

@@ -9,20 +9,41 @@ worker).
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from tailfleet_coordinator.plan.quantiles import ENOUGH_CALLS, least_calls, shortage
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import Objective, Statistic, SweepSettings
-from tailfleet_schema.curve import Part, Unit
+from tailfleet_schema.curve import SIZED, Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.schedule import PLACEMENT, Schedule, smallest_reachable
 from tailfleet_schema.workload import Geometry
 
-PHYSICAL_COUNTS = 16
-"""Evenly spaced counts of a curve on a physical board, the smallest possible one besides."""
+TILE_ROWS = (32, 64, 128, 256)
+"""Rows of tiles that libraries of GPUs work with; a batch of B has B rows a token, and cliffs tend to stand where
+B·n crosses a multiple of these."""
 
-MOST_PART_COUNTS = 9
-"""Counts at which ATTENTION and MLP are timed on a physical board: they are smoother than the whole."""
+PAIR_SHARE = 1 / 16
+"""Of the smallest tile whose multiples are no more than this share of all counts, both sides of each are measured."""
+
+WIDEST_SHARE = 1 / 18
+"""Of all counts: no coarse gap is wider, but for those of no more than ``LEAST_GAP``."""
+
+LEAST_GAP = 4
+
+GOLDEN = (5**0.5 - 1) / 2
+
+SHIFT = 0.6
+"""Of a gap's part: how far what fills it is moved off even spacing, from one end of the range to the other."""
+
+MOST_PART_COUNTS = 24
+"""Counts at which ATTENTION and MLP are timed: they are smoother than the whole, and scaled to it."""
+
+MOST_SIZED_COUNTS = 5
+"""Counts at which attention that weighs keys by sizes is timed: held against the same without, it is smoother still."""
+
+SENTINELS = 3
+"""Visits of the sentinel in a round."""
 
 PHYSICAL_PAIRS: Mapping[float, Sequence[float]] = {
     1.0: (0.9, 0.7, 0.5, 0.3),
@@ -50,23 +71,37 @@ VERIFY_SECONDS = 60.0
 """So long one schedule is timed for a tail, where that is enough for one at all."""
 
 
-def sweep_units(geometry: Geometry, methods: Sequence[str], counts: str, kind: BoardKind) -> list[Unit]:
-    """Units of a sweep: the curve, the sentinel, and the parts that a latency model needs.
+def sweep_units(
+    geometry: Geometry,
+    methods: Sequence[str],
+    counts: str,
+    kind: BoardKind,
+    batch: int = 1,
+    backend: str = "eager",
+    dtype: str = "fp32",
+) -> list[Unit]:
+    """Units of a sweep: the curve, the sentinels, the parts that a latency model needs, and, where ``backend`` and
+    ``dtype`` may change predictions, a look at whether they do.
 
-    ``counts`` is that of ``SweepSettings``; the full count always belongs to the curve. On a physical board
-    attention and MLP are timed at up to ``MOST_PART_COUNTS`` of the curve's counts. Raises ``InputError`` for
-    counts that the model does not have, ``ScheduleError`` for an unknown method.
+    ``counts`` is that of ``SweepSettings``; the full count always belongs to the curve. Adaptive sweeps add counts to
+    the curve, never to the parts. Raises ``InputError`` for counts that the model does not have, ``ScheduleError`` for
+    an unknown method.
     """
-    curve = curve_counts(geometry, counts, kind)
-    parts = curve if kind is BoardKind.VIRTUAL else _thinned(curve, MOST_PART_COUNTS)
-    full = geometry.tokens
-    units = [Unit(Part.SENTINEL, full, full), Unit(Part.FIXED, full, full)]
+    curve, full = curve_counts(geometry, counts, batch), geometry.tokens
+    # Of both sides of a cliff the lower one is what plans work with.
+    parts = _thinned([n for n in curve if n == full or n - 1 not in curve or n + 1 in curve], MOST_PART_COUNTS)
+    units = [Unit(Part.SENTINEL, full, full, str(k) if k else "") for k in range(SENTINELS)]
+    units.append(Unit(Part.FIXED, full, full))
     units += [Unit(Part.MODEL, n, n) for n in curve]
     units += [Unit(part, n, n) for part in (Part.ATTENTION, Part.MLP) for n in parts]
+    if "tome" in methods:
+        units += [Unit(Part.ATTENTION, n, n, SIZED) for n in _thinned(parts, MOST_SIZED_COUNTS)]
     shares = PHYSICAL_PAIRS if kind is BoardKind.PHYSICAL else VIRTUAL_PAIRS
     for method in methods:
         if method != "dense":
             units += [Unit(Part.REDUCE, n, m, method) for n, m in _pairs(geometry, method, shares, parts[0])]
+    if backend != "virtual" and (backend, dtype) != ("eager", "fp32"):
+        units.append(Unit(Part.FIDELITY, full, full))
     return units
 
 
@@ -75,19 +110,42 @@ def least_count(geometry: Geometry) -> int:
     return min(max(2, geometry.prefix + 1), geometry.tokens)
 
 
-def curve_counts(geometry: Geometry, counts: str, kind: BoardKind) -> list[int]:
-    """The token counts of a curve, ascending. Raises ``InputError`` for counts that the model does not have."""
+def curve_counts(geometry: Geometry, counts: str, batch: int = 1) -> list[int]:
+    """The token counts that a curve begins with, ascending. Raises ``InputError`` for counts that the model does not
+    have."""
     least, full = least_count(geometry), geometry.tokens
-    if counts == "all" or (counts in ("adaptive", "auto") and kind is BoardKind.VIRTUAL):
+    if counts == "all":
         return list(range(least, full + 1))
     if counts in ("adaptive", "auto"):
-        grid = {round(full * k / PHYSICAL_COUNTS) for k in range(1, PHYSICAL_COUNTS + 1)}
-        return sorted({least, full} | {n for n in grid if n >= least})
+        return _coarse(least, full, batch)
     chosen = sorted({int(text) for text in counts.split(",")} | {full})
     for n in (chosen[0], chosen[-1]):
         if not geometry.prefix < n <= full:
             raise InputError(f"cannot measure {n} tokens: the model has {full}, {geometry.prefix} of them prefix")
     return chosen
+
+
+def _coarse(least: int, full: int, batch: int) -> list[int]:
+    """The grid that an adaptive sweep begins with.
+
+    Both sides of where tiles begin anew; what lies wide apart is filled in at places whose distances differ, so that no
+    period of a curve hides behind that of the grid.
+    """
+    known = {least, full}
+    for rows in TILE_ROWS:
+        tops = {top * rows // batch for top in range(1, full * batch // rows + 1)}
+        tops = {top for top in tops if least <= top < full}
+        if len(tops) <= PAIR_SHARE * (full - least + 1):
+            known |= tops | {top + 1 for top in tops}
+            break
+    widest = max(LEAST_GAP, round(full * WIDEST_SHARE))
+    ends = sorted(known)
+    for order, (low, high) in enumerate(pairwise(ends)):
+        parts = math.ceil((high - low) / widest)
+        # Multiples of the golden section, taken modulo one, are spread evenly and repeat nowhere.
+        shift = (GOLDEN * (order + 1)) % 1.0 - 0.5
+        known |= {low + round((high - low) * (k + SHIFT * shift) / parts) for k in range(1, parts)}
+    return sorted(known)
 
 
 def profile_units(geometry: Geometry, method: str) -> list[Unit]:

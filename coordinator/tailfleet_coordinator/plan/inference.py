@@ -12,13 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tailfleet_coordinator.plan.lines import Array
 from tailfleet_coordinator.plan.statistics import PointSummary, measured
-from tailfleet_coordinator.plan.treads import CENTRAL, Points, Tread, find_treads
+from tailfleet_coordinator.plan.treads import CENTRAL, Points, Tread, find_treads, nearest, neighbours_lines
 from tailfleet_schema.curve import Part
-
-NEAREST = 3
-"""Points on each side that the line at a count goes through: few, so that it follows a bend."""
 
 LEAST_SHARE = 0.1
 """No inferred time is less than this share of the nearest measured one."""
@@ -67,28 +63,19 @@ def _inferred(n: int, treads: list[Tread], scatter: float) -> CurvePoint:
 
 def _span(n: int, points: Points, scatter: float) -> tuple[float, float]:
     """The time at n in ns that the tread of ``points`` foretells, and half of its interval."""
-    near = _nearest(n, points.tokens)
+    near = nearest(n, points.tokens)
     line = points.chosen(near).line()
     ns = max(line.at(n), LEAST_SHARE * float(points.ns[near].min()))
     return ns, CENTRAL * float(np.hypot(line.variance_at(n) ** 0.5, scatter * ns))
 
 
-def _nearest(n: int, tokens: Array) -> list[int]:
-    """Indices of up to ``NEAREST`` of ``tokens`` on each side of n; at an end as many on the other one."""
-    place = int(np.searchsorted(tokens, n))
-    begin = max(0, min(place - NEAREST, len(tokens) - 2 * NEAREST))
-    return list(range(begin, min(len(tokens), max(place + NEAREST, 2 * NEAREST))))
-
-
 def _scatter(treads: list[Tread]) -> float:
     """Standard deviation, as a share, by which points lie off the lines through their nearest neighbours, beyond
     what those lines do not know themselves."""
-    off = []
-    for tread in treads:
-        for i in range(1, len(tread.points) - 1):
-            others = tread.points.chosen([k for k in range(len(tread.points)) if k != i])
-            n, ns = float(tread.points.tokens[i]), float(tread.points.ns[i])
-            line = others.chosen(_nearest(int(n), others.tokens)).line()
-            off.append((ns - line.at(n)) ** 2 / ns**2 - line.variance_at(n) / ns**2)
+    off = [
+        ((ns - line.at(n)) ** 2 - line.variance_at(n)) / ns**2
+        for tread in treads
+        for n, ns, line in neighbours_lines(tread.points)
+    ]
     # The median of a normal deviation's square is 0.455 of its mean; a mean would be at the mercy of one bad point.
     return float(max(0.0, np.median(off)) / 0.455) ** 0.5 if off else 0.0

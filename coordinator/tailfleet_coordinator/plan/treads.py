@@ -6,14 +6,14 @@ is tested, the weakest first, and those that fail are joined again until all hol
 the nearest points of both sides differ there by more than ``DEVIATIONS`` standard deviations and by more than
 ``LEAST_STEP`` of the latency. A single point that its two neighbours agree against is a bad point, and no tread.
 
-The noise of a point is the larger of its interval and ``FLOOR`` (below which real curves are not straight), and
-that times as much as the curve itself shows more than the intervals say. Between counts that were measured far apart a
-step is known only to the gap, and only if no slope explains it.
+The noise of a point is its interval's and ``FLOOR`` (below which real curves are not straight) together; where the
+points of treads scatter about their lines more than that says, all is done again with as much more. Between counts
+that were measured far apart a step is known only to the gap, and only if no slope explains it.
 Left to others: where to measure next, counts that were not measured (``inference``), and what a schedule costs.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -38,6 +38,12 @@ FLOOR = 0.003
 
 MOST_DOUBT = 4.0
 """The curve's own scatter multiplies the noise by no more: what looks like more is steps."""
+
+ENOUGH = 8
+"""Points that lie within treads; fewer do not tell how the curve scatters."""
+
+NEAREST = 3
+"""Points on each side that tell what a count between them should take: few, so that the line follows a bend."""
 
 BESIDE = 8
 """Points on each side that tell the line there."""
@@ -100,6 +106,21 @@ class Points:
         return Line.through(self.tokens, self.ns, self.deviation_ns, self.slopes)
 
 
+def nearest(n: float, tokens: Array) -> list[int]:
+    """Indices of up to ``NEAREST`` of ``tokens`` (ascending) on each side of n; near an end more on the other one."""
+    place = int(np.searchsorted(tokens, n))
+    begin = max(0, min(place - NEAREST, len(tokens) - 2 * NEAREST))
+    return list(range(begin, min(len(tokens), max(place + NEAREST, 2 * NEAREST))))
+
+
+def neighbours_lines(points: Points) -> Iterator[tuple[float, float, Line]]:
+    """Each inner point's tokens and ns, and the line through the points nearest to it, itself left out."""
+    for i in range(1, len(points) - 1):
+        n, ns = float(points.tokens[i]), float(points.ns[i])
+        others = points.chosen([k for k in range(len(points)) if k != i])
+        yield n, ns, others.chosen(nearest(n, others.tokens)).line()
+
+
 @dataclass(frozen=True)
 class Treads:
     """A curve taken apart."""
@@ -122,6 +143,10 @@ def find_treads(points: Sequence[PointSummary], most: int = MOST_CANDIDATES) -> 
         return Treads([], [], [], [])
     known = _points(curve)
     runs, bad = _runs(known)
+    doubt = _doubt([known.chosen(run) for run in runs])
+    if doubt > 1.0:
+        known = replace(known, deviation_ns=doubt * known.deviation_ns)
+        runs, bad = _runs(known)
     steps = [_Cut.between(known.chosen(left), known.chosen(right)) for left, right in pairwise(runs)]
     cliffs = [cut.step for cut in steps if cut.upwards]
     reversals = [cut.step for cut in steps if not cut.upwards]
@@ -138,21 +163,7 @@ def _points(curve: list[Measured]) -> Points:
     tokens = np.array([point.unit.tokens for point in curve], dtype=float)
     ns = np.array([point.ns for point in curve])
     told = np.array([point.half_ns for point in curve]) / CENTRAL
-    deviation = np.hypot(told, FLOOR * ns)
-    return Points(tokens, ns, deviation * _doubt(tokens, ns, deviation), Slopes.of(tokens, ns))
-
-
-def _doubt(tokens: Array, ns: Array, deviation: Array) -> float:
-    """How much more than its points' deviations the curve scatters, at least 1.
-
-    From how far each point lies off the line between its neighbours; a step spoils two of these, hence the median.
-    """
-    if len(tokens) < 5:
-        return 1.0
-    share = (tokens[1:-1] - tokens[:-2]) / (tokens[2:] - tokens[:-2])
-    off = ns[1:-1] - (1 - share) * ns[:-2] - share * ns[2:]
-    expected = np.sqrt(deviation[1:-1] ** 2 + ((1 - share) * deviation[:-2]) ** 2 + (share * deviation[2:]) ** 2)
-    return float(np.clip(1.4826 * np.median(np.abs(off) / expected), 1.0, MOST_DOUBT))
+    return Points(tokens, ns, np.hypot(told, FLOOR * ns), Slopes.of(tokens, ns))
 
 
 @dataclass(frozen=True)
@@ -203,6 +214,17 @@ def _runs(known: Points) -> tuple[list[list[int]], list[int]]:
             break
         runs[weakest : weakest + 2] = [runs[weakest] + runs[weakest + 1]]
     return runs, sorted(bad)
+
+
+def _doubt(treads: list[Points]) -> float:
+    """How much more than their deviations say points lie off the lines through their neighbours, at least 1."""
+    off = []
+    for points in treads:
+        for n, ns, line in neighbours_lines(points):
+            own = float(points.deviation_ns[points.tokens == n][0])
+            off.append(abs(ns - line.at(n)) / (own**2 + line.variance_at(n)) ** 0.5)
+    # The median of a normal deviation's size is 0.674 of the deviation.
+    return float(np.clip(np.median(off) / 0.674, 1.0, MOST_DOUBT)) if len(off) >= ENOUGH else 1.0
 
 
 def _lonely(runs: list[list[int]], cuts: list[_Cut]) -> int | None:

@@ -1,10 +1,12 @@
+from itertools import pairwise
+
 import pytest
 from plan_board import GEOMETRY, schedule
 
 from tailfleet_coordinator.plan import design
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import Objective, Statistic, SweepSettings
-from tailfleet_schema.curve import Part
+from tailfleet_schema.curve import SIZED, Part
 from tailfleet_schema.errors import InputError, ScheduleError
 from tailfleet_schema.schedule import Schedule, dense, smallest_reachable
 from tailfleet_schema.workload import Geometry
@@ -17,26 +19,77 @@ def counts_of(units, part):
     return sorted(unit.tokens for unit in units if unit.part is part)
 
 
-def test_all_counts_of_a_virtual_board():
-    units = design.sweep_units(GEOMETRY, METHODS, "auto", BoardKind.VIRTUAL)
-    for part in (Part.MODEL, Part.ATTENTION, Part.MLP):
-        assert counts_of(units, part) == list(range(2, 198))
-    assert counts_of(units, Part.SENTINEL) == counts_of(units, Part.FIXED) == [197]
-
-
-def test_a_physical_board_gets_a_grid_that_is_soon_done():
-    units = design.sweep_units(GEOMETRY, METHODS, "auto", BoardKind.PHYSICAL)
+@pytest.mark.parametrize("counts", ["adaptive", "auto"])
+@pytest.mark.parametrize("kind", list(BoardKind))
+def test_every_board_gets_a_coarse_grid_that_is_soon_done(counts, kind):
+    units = design.sweep_units(GEOMETRY, METHODS, counts, kind)
     curve = counts_of(units, Part.MODEL)
-    assert 14 <= len(curve) <= 18
+    assert 20 <= len(curve) <= 30
     assert curve[0] == 2
     assert curve[-1] == 197
-    assert counts_of(units, Part.ATTENTION) == counts_of(units, Part.MLP)
-    assert len(counts_of(units, Part.ATTENTION)) <= 10
-    # One visit of each unit costs so many dense passes, if a pass grows with the tokens and halves are halves.
-    passes = {Part.MODEL: 1.0, Part.SENTINEL: 1.0, Part.ATTENTION: 0.5, Part.MLP: 0.5, Part.REDUCE: 0.6}
-    cost = sum(passes.get(unit.part, 0.05) * unit.tokens / 197 for unit in units)
-    # 100 ms a pass, 3 rounds of 3 calls and one call to warm each unit up.
-    assert cost * 0.1 * 10 < 45
+    assert max(high - low for low, high in pairwise(curve)) <= 15
+    assert len(counts_of(units, Part.SENTINEL)) == len({u.label for u in units if u.part is Part.SENTINEL}) == 3
+    plain = [u for u in units if u.label != SIZED]
+    assert counts_of(plain, Part.ATTENTION) == counts_of(plain, Part.MLP)
+    assert len(counts_of(plain, Part.MLP)) <= design.MOST_PART_COUNTS
+    if kind is BoardKind.PHYSICAL:
+        # One visit of each unit costs so many dense passes, if a pass grows with the tokens and halves are halves.
+        passes = {Part.MODEL: 1.0, Part.SENTINEL: 1.0, Part.ATTENTION: 0.5, Part.MLP: 0.5, Part.REDUCE: 0.6}
+        cost = sum(passes.get(unit.part, 0.05) * unit.tokens / 197 for unit in units)
+        # 35 ms a pass, 3 rounds of 3 calls.
+        assert cost * 0.035 * 9 < 20
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(1, 32), (2, 32), (8, 128)])
+def test_both_sides_of_where_tiles_begin_anew_are_measured(batch, rows):
+    curve = set(design.curve_counts(GEOMETRY, "adaptive", batch))
+    tops = [top for top in range(2, 197) if top * batch % rows == 0]
+    assert len(tops) >= 6
+    assert all({top, top + 1} <= curve for top in tops)
+
+
+@pytest.mark.parametrize("period", [4, 8, 16, 32, 64])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_no_period_hides_behind_the_grid(period, batch):
+    phases = {n % period for n in design.curve_counts(GEOMETRY, "adaptive", batch)}
+    assert len(phases) >= min(0.75 * period, 10)
+
+
+@pytest.mark.parametrize("tokens", [2, 3, 17, 50, 257, 1370])
+@pytest.mark.parametrize("batch", [1, 3, 8, 1000])
+def test_grids_of_any_model_hold_both_ends_and_a_share_of_the_rest(tokens, batch):
+    geometry = Geometry(12, 96, 3, 384, tokens, 1, 224, 16, 1, 10)
+    curve = design.curve_counts(geometry, "adaptive", batch)
+    assert curve == sorted(set(curve))
+    assert curve[0] == design.least_count(geometry)
+    assert curve[-1] == tokens
+    assert len(curve) <= max(6, 0.35 * tokens)
+
+
+def test_all_means_every_count_but_parts_are_a_fixed_list():
+    units = design.sweep_units(GEOMETRY, METHODS, "all", BoardKind.VIRTUAL)
+    assert counts_of(units, Part.MODEL) == list(range(2, 198))
+    assert len(counts_of(units, Part.MLP)) == design.MOST_PART_COUNTS
+
+
+def test_weighed_attention_is_timed_where_tokens_are_merged():
+    def sized(methods):
+        units = design.sweep_units(GEOMETRY, methods, "adaptive", BoardKind.PHYSICAL)
+        return [u.tokens for u in units if u.part is Part.ATTENTION and u.label == SIZED]
+
+    plain = counts_of(design.sweep_units(GEOMETRY, ["topk"], "adaptive", BoardKind.PHYSICAL), Part.ATTENTION)
+    assert len(sized(["topk", "tome"])) == design.MOST_SIZED_COUNTS
+    assert set(sized(["tome"])) <= set(plain)
+    assert sized(["topk"]) == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "looked_at"),
+    [("eager", "fp32", 0), ("eager", "fp16", 1), ("onnxruntime", "fp32", 1), ("virtual", "fp16", 0)],
+)
+def test_predictions_are_looked_at_where_they_may_differ(backend, dtype, looked_at):
+    units = design.sweep_units(GEOMETRY, METHODS, "adaptive", BoardKind.PHYSICAL, 1, backend, dtype)
+    assert [u.label for u in units if u.part is Part.FIDELITY] == [""] * looked_at
 
 
 @pytest.mark.parametrize("kind", list(BoardKind))
@@ -51,7 +104,7 @@ def test_reductions_can_be_reached_and_cover_n_and_m(kind, method):
 
 
 @pytest.mark.parametrize("geometry", [GEOMETRY, TINY])
-@pytest.mark.parametrize("counts", ["all", "auto", "3,5"])
+@pytest.mark.parametrize("counts", ["all", "adaptive", "3,5"])
 @pytest.mark.parametrize("kind", list(BoardKind))
 def test_no_unit_repeats(geometry, counts, kind):
     units = design.sweep_units(geometry, METHODS, counts, kind)
@@ -137,8 +190,8 @@ def test_a_verification_is_as_long_as_its_statistic_needs(on, pass_ms, effort):
 def test_a_sweep_too_short_for_the_statistic_is_refused_before_it_is_run():
     units = design.sweep_units(GEOMETRY, ["topk"], "auto", BoardKind.PHYSICAL)
     tail = Objective(latency_share=0.8, on=Statistic.P99)
-    with pytest.raises(InputError, match=r"a p99 takes 368 calls.*--rounds 3 --calls 7"):
+    with pytest.raises(InputError, match=r"a p99 takes 368 calls.*--rounds 3 --calls 5"):
         design.check_effort(tail, SweepSettings(), units)
-    design.check_effort(tail, SweepSettings(calls=7), units)
+    design.check_effort(tail, SweepSettings(calls=5), units)
     design.check_effort(Objective(latency_share=0.8), SweepSettings(rounds=1, calls=1), units)
-    design.check_effort(tail, SweepSettings(), design.sweep_units(GEOMETRY, ["topk"], "auto", BoardKind.VIRTUAL))
+    design.check_effort(tail, SweepSettings(), design.sweep_units(GEOMETRY, ["topk"], "all", BoardKind.VIRTUAL))

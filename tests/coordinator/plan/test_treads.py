@@ -51,6 +51,52 @@ def test_a_single_bad_point_is_no_cliff():
     assert found.reversals == []
 
 
+@pytest.mark.parametrize("factor", [0.8, 1.2])
+def test_a_bad_point_beside_a_cliff_is_told_and_moves_nothing(factor):
+    times = {n: 1e7 + 2e6 * (n > 64) + 5e3 * n for n in range(2, 198, 3)}
+    times |= {n: 1e7 + 2e6 * (n > 64) + 5e3 * n for n in (63, 64, 65, 66)}
+    times[71] *= factor
+    found = find_treads(curve(times))
+    assert [(cliff.from_tokens, cliff.to_tokens) for cliff in found.cliffs] == [(64, 65)]
+    assert found.cliffs[0].height_percent == pytest.approx(100 * 2e6 / 1.032e7, rel=0.05)
+    assert found.reversals == []
+    assert found.bad == [71]
+
+
+def test_a_slope_that_changes_is_no_step():
+    found = find_treads(curve({n: 1e6 + 2e3 * n + 3e4 * max(0, n - 100) for n in range(2, 198)}))
+    assert found.cliffs == []
+    assert found.reversals == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_steps_between_unevenly_spaced_counts_are_found_to_one_token(seed):
+    counts = [2, 9, 16, 17, 26, 40, 55, 60, 63, 64, 65, 66, 75, 90, 100, 109, 110, 119, 128, 129, 140, 160, 185, 197]
+    found = find_treads(noisy(lambda n: 1e5 + 3e4 * (n > 64) - 1e4 * (n > 109) + 100.0 * n, seed, counts=counts))
+    assert [(cliff.from_tokens, cliff.to_tokens) for cliff in found.cliffs] == [(64, 65)]
+    assert [(step.from_tokens, step.to_tokens) for step in found.reversals] == [(109, 110)]
+
+
+def test_a_staircase_of_which_only_both_sides_of_each_step_are_known():
+    counts = sorted({n for top in range(16, 197, 16) for n in (top, top + 1)} | {2, 197})
+    found = find_treads(noisy(lambda n: staircase(n, width=16), 3, counts=counts))
+    assert [cliff.from_tokens for cliff in found.cliffs] == list(range(16, 197, 16))
+
+
+def test_a_step_below_one_percent_is_none():
+    assert find_treads(curve({n: 1e6 + 8e3 * (n > 90) + 10.0 * n for n in range(2, 198)})).cliffs == []
+    assert len(find_treads(curve({n: 1e6 + 14e3 * (n > 90) + 10.0 * n for n in range(2, 198)})).cliffs) == 1
+
+
+def test_a_curve_that_scatters_more_than_its_points_say_has_no_false_steps():
+    for seed in range(10):
+        rng = random.Random(seed)
+        times = {n: (1e6 + 2e4 * n) * (1 + 0.01 * rng.gauss(0, 1)) for n in range(2, 198)}
+        found = find_treads(curve(times, half=0.004))
+        assert found.cliffs == []
+        assert found.reversals == []
+
+
 def test_a_step_back_is_a_reversal_and_its_near_side_no_candidate():
     times = {n: 1e7 + 1e6 * (n > 60) - 5e5 * (n > 120) + 10.0 * n for n in range(2, 198)}
     found = find_treads(curve(times))

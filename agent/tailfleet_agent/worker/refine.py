@@ -174,8 +174,9 @@ def _gap(points: Sequence[_Point], steps: Set[int], place: int, precision: float
     height, noise = _height(before, after, _overall(points))
     level = points[place].ns
     own = (points[place].variance + points[place + 1].variance) ** 0.5 / level
-    if height < 0 and points[place + 1].ns >= level:
-        # To grow more slowly than nearby is no step; to fall is one.
+    narrow = points[place + 1].tokens - points[place].tokens == 1
+    if height < 0 and narrow and points[place + 1].ns >= level:
+        # To grow more slowly than nearby is no step; to fall is one. In a wide gap it may hide one.
         height = 0.0
     height, noise = height / level, noise / level
     step = abs(height) > max(LEAST_SHARE * precision, DEVIATIONS * noise)

@@ -161,8 +161,7 @@ def test_a_single_count_that_stands_out_is_seen_again_before_anything_is_divided
 
 def test_a_step_that_noise_may_have_made_is_measured_again_but_not_for_ever():
     def known(rounds):
-        noisy = {n: estimate(1e7 * (1 + 0.03 * (n > 64)), 0.012, rounds) for n in GRID}
-        return noisy
+        return {n: estimate(1e7 * (1 + 0.03 * (n > 64)), 0.012, rounds) for n in GRID}
 
     assert {64, 65} <= set(refine.unsure(known(3), 2, 197, PRECISION))
     assert refine.unsure(known(refine.MOST_ROUNDS), 2, 197, PRECISION) == []

@@ -15,7 +15,7 @@ from tailfleet_schema.job import Effort, Job
 from tailfleet_schema.quiet import Estimate, Judged
 
 COMPANIONS = 6
-"""Known units that a round visits again: by them it is compared with earlier rounds."""
+"""Units that a round visits again at least: by them it is compared with earlier rounds."""
 
 UNITS_PER_SENTINEL = 8
 """A round of few units has no need for all sentinels."""
@@ -77,7 +77,7 @@ def next_round(job: Job, number: int, results: Sequence[UnitResult]) -> Optional
     if not new and not repeated:
         return None
     note = "round {}: {} of {} units to repeat, {} counts added".format(number + 1, len(repeated), len(left), len(new))
-    return Round(ordered(job, number, _accompanied(job, number, left, repeated + new)), note)
+    return Round(ordered(job, number, _accompanied(job, number, left, repeated, new)), note)
 
 
 def _timed(job: Job) -> List[Unit]:
@@ -95,21 +95,23 @@ def _refined(job: Job, effort: Effort, found: Dict[Unit, Estimate]) -> Tuple[Lis
     """Counts to add to the curve, and those whose blocks a step rests on that is not sure yet."""
     if effort.least_tokens is None:
         return [], set()
-    # Two blocks that agree are enough to look where: what turns out to be a burst has cost a count.
-    known = {
-        unit.tokens: estimate for unit, estimate in found.items() if unit.part is Part.MODEL and estimate.rounds > 1
-    }
+    known = {unit.tokens: estimate for unit, estimate in found.items() if unit.part is Part.MODEL}
     full = job.workload.model.geometry.tokens
     added = refine.next_counts(known, effort.least_tokens, full, effort.precision, job.workload.batch)
     unsure = refine.unsure(known, effort.least_tokens, full, effort.precision)
     return [Unit(Part.MODEL, n, n) for n in added], {Unit(Part.MODEL, n, n) for n in unsure}
 
 
-def _accompanied(job: Job, number: int, left: Sequence[Unit], wanted: List[Unit]) -> List[Unit]:
-    """``wanted`` with some known units and as many sentinels as so many units need."""
+def _accompanied(
+    job: Job, number: int, left: Sequence[Unit], repeated: Sequence[Unit], new: Sequence[Unit]
+) -> List[Unit]:
+    """``repeated`` and ``new`` with as many others as a comparison takes, and sentinels as so many units need."""
+    wanted = list(repeated) + list(new)
     chosen = set(wanted)
     known = [unit for unit in left if unit not in chosen and unit.part is not Part.SENTINEL]
-    beside = random.Random("{}:{}:known".format(job.seed, number)).sample(known, min(COMPANIONS, len(known)))
+    # What is repeated compares the round with earlier ones, too.
+    lacking = max(0, COMPANIONS - len(repeated))
+    beside = random.Random("{}:{}:known".format(job.seed, number)).sample(known, min(lacking, len(known)))
     others = [unit for unit in wanted if unit.part is not Part.SENTINEL] + beside
     doubtful = [unit for unit in wanted if unit.part is Part.SENTINEL]
     sentinels = doubtful + sorted((u for u in left if u.part is Part.SENTINEL and u not in chosen), key=_place)

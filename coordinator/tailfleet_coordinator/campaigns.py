@@ -31,9 +31,11 @@ def open_campaign(store: Store, request: CampaignRequest) -> str:
     kinds = {board.kind for board in store.list_boards(0.0) if board.id in set(board_ids)}
     for model in models:
         for kind in kinds:
-            workload_of(request, model, kind)
+            runs = workload_of(request, model, kind)
             try:
-                units = design.sweep_units(model.geometry, request.methods, request.sweep.counts, kind)
+                units = design.sweep_units(
+                    model.geometry, request.methods, request.sweep.counts, kind, runs.batch, runs.backend, runs.dtype
+                )
             except InputError as error:
                 raise error.inside("sweep.counts") from error
             if request.objective is not None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from tailfleet_coordinator.db.rows import Anatomy, Curve, CurveCliff, CurveTread
+from tailfleet_coordinator.db.rows import Anatomy, Curve, CurveCliff, CurveRound, CurveTread
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan import design, statistics
 from tailfleet_coordinator.plan.inference import every_count
@@ -22,8 +22,10 @@ from tailfleet_coordinator.replies import (
     ROUND_COLUMNS,
     TREAD_COLUMNS,
 )
+from tailfleet_schema import quiet
 from tailfleet_schema.curve import JUDGED_PARTS, UnitResult
 from tailfleet_schema.job import JobKind
+from tailfleet_schema.quiet import Judged
 
 CACHED_CURVES = 2000
 
@@ -33,13 +35,14 @@ def file_curve(store: Store, job_id: str) -> int | None:
     if store.get_job(job_id).kind is not JobKind.SWEEP:
         return None
     results = store.list_results(job_id)
-    judged = statistics.stability(results)
+    judged = quiet.judge(results)
     reason = "" if judged.stable else judged.reason or "no reason was found"
-    return store.create_curve(job_id, judged.stable, reason, taken_apart(results))
+    return store.create_curve(job_id, judged.stable, reason, taken_apart(results, judged))
 
 
-def taken_apart(results: Sequence[UnitResult]) -> Anatomy:
-    """What a sweep's curve consists of."""
+def taken_apart(results: Sequence[UnitResult], judged: Judged) -> Anatomy:
+    """What a sweep's curve consists of, and what was said of its rounds."""
+    rounds = tuple(CurveRound(mark.round, mark.factor, mark.disturbed, mark.reason) for mark in judged.rounds)
     found = find_treads(statistics.summarise(results))
     treads = tuple(CurveTread(tread.first, tread.last, tread.last_ns) for tread in found.treads)
     steps = [(step, True) for step in found.cliffs] + [(step, False) for step in found.reversals]
@@ -49,7 +52,7 @@ def taken_apart(results: Sequence[UnitResult]) -> Anatomy:
         )
         for step, upwards in sorted(steps, key=lambda item: item[0].from_tokens)
     )
-    return Anatomy((), treads, cliffs)
+    return Anatomy(rounds, treads, cliffs)
 
 
 class CurveReader:
@@ -166,7 +169,7 @@ class CurveReader:
         for curve_id in self._store.list_curves_in_one_piece():
             if curve_id not in self._without_treads:
                 results = self._store.list_results(self._store.get_curve(curve_id).job_id)
-                self._store.take_curve_apart(curve_id, taken_apart(results))
+                self._store.take_curve_apart(curve_id, taken_apart(results, quiet.judge(results)))
                 # Should it have none at all, it is not looked at again.
                 self._without_treads.add(curve_id)
         return {curve.id: curve for curve in self._store.list_curves(model, board)}

@@ -18,6 +18,7 @@ Steps are looked for from 1.5 times the asked precision on: 3 % for the usual 2 
 what is a cliff in the end (both the coordinator's), and the precision of single counts (``agenda``).
 """
 
+import math
 from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from tailfleet_schema.quiet import Estimate
@@ -28,8 +29,9 @@ STEP_SHARE = 1.5
 LEAST_SHARE = 0.8
 """Times the precision: what is less is no reason to divide a gap."""
 
-DEVIATIONS = 2.5
-"""A gap is divided from so many standard deviations on: a count in vain is cheap, a missed cliff is not."""
+DEVIATIONS = 3.0
+"""A gap is divided from so many standard deviations on. With fewer, chance makes steps, and the counts that they cost
+make more chances."""
 
 BEYOND_DOUBT = 4.0
 """Standard deviations of a step that needs no further proof."""
@@ -37,8 +39,11 @@ BEYOND_DOUBT = 4.0
 POSSIBLE = 1.5
 """What may be a step after adding so many of its standard deviations is open."""
 
-MOST_ROUNDS = 12
+MOST_ROUNDS = 8
 """What so many undisturbed blocks leave open stays open."""
+
+MOST_PROOF_ROUNDS = 12
+"""The same for a step that was found, and is not beyond doubt."""
 
 LEAST_ROUNDS = 2
 """Two undisturbed blocks are enough to look where: what turns out to be a burst has cost a count."""
@@ -49,8 +54,14 @@ SUSPECT_ROUNDS = 4
 BESIDE = 4
 """Counts of a run on each side that tell a step."""
 
+NEAR = 2
+"""The same for a step that another one hides."""
+
 FEW = 6
 """As few gaps are divided in four, not in two: fewer rounds, each of which measures some known units beside them."""
+
+LEAST_SPREAD = 0.1
+"""Standard deviation of the treads' slopes, at least, as a share of the whole curve's slope."""
 
 ROWS = (256, 128, 64, 32)
 """Of tiles that libraries of GPUs work with."""
@@ -66,6 +77,13 @@ class _Point(NamedTuple):
     ns: float
     variance: float
     rounds: int
+
+
+class _Slope(NamedTuple):
+    """What slopes within treads are expected to be, in ns a token: normal."""
+
+    mean: float
+    deviation: float
 
 
 class _Gap(NamedTuple):
@@ -103,10 +121,12 @@ def unsure(known: Dict[int, Estimate], least: int, full: int, precision: float) 
     again = _suspects(points, gaps)
     for place, gap in enumerate(gaps):
         ends = points[place : place + 2]
-        narrow = ends[1].tokens - ends[0].tokens == 1
-        unproven = gap.step and narrow and abs(gap.height) < BEYOND_DOUBT * gap.noise and _is_high(gap, precision)
-        if unproven or (_is_open(gap, precision) and not _by_slope(gap)):
-            again |= {point.tokens for point in ends if point.rounds < MOST_ROUNDS}
+        limit = 0
+        if _is_open(gap, precision) and not _by_slope(gap):
+            limit = MOST_ROUNDS
+        elif gap.step and ends[1].tokens - ends[0].tokens == 1 and _is_high(gap, precision):
+            limit = MOST_PROOF_ROUNDS if abs(gap.height) < BEYOND_DOUBT * gap.noise else 0
+        again |= {point.tokens for point in ends if point.rounds < limit}
     return sorted(again)
 
 
@@ -128,8 +148,7 @@ def _wide(points: Sequence[_Point], gaps: Sequence[_Gap], precision: float) -> S
     """Places of gaps to be divided."""
     wide = set()
     for place, gap in enumerate(gaps):
-        tired = min(point.rounds for point in points[place : place + 2]) >= MOST_ROUNDS
-        if gap.step or (_is_open(gap, precision) and (_by_slope(gap) or tired)):
+        if gap.step or (_is_open(gap, precision) and _by_slope(gap)):
             wide.add(place)
     for middle in range(1, len(points) - 1):
         if not gaps[middle - 1].step and not gaps[middle].step and _is_off(points, gaps, middle, precision):
@@ -145,35 +164,70 @@ def _survey(known: Dict[int, Estimate], least: int, full: int, precision: float)
         if least <= n <= full and estimate.rounds >= LEAST_ROUNDS:
             deviation = (estimate.high_ns - estimate.low_ns) / 2 / _HALF
             points.append(_Point(n, estimate.quiet_ns, max(deviation, 1e-4 * estimate.quiet_ns) ** 2, estimate.rounds))
+    if len(points) < 2:
+        return points, []
+    overall = (points[-1].ns - points[0].ns) / (points[-1].tokens - points[0].tokens)
+    widest = max(abs(overall), 1e-4 * points[-1].ns)
+    # Within a tread the curve may be flat, or rise as the whole does; and treads of one curve rise alike.
+    gaps = _divided(points, _Slope(overall / 2, widest), precision)
+    common = _common_slope(points, gaps, _Slope(overall / 2, widest))
+    return points, _divided(points, _Slope(common, max(abs(common), LEAST_SPREAD * widest)), precision)
+
+
+def _divided(points: Sequence[_Point], expected: _Slope, precision: float) -> List[_Gap]:
+    """The gaps, those with steps first among them."""
     steps: Set[int] = set()
     joined: Set[int] = set()
-    gaps = [_gap(points, steps, place, precision) for place in range(len(points) - 1)]
+    gaps = [_gap(points, steps, place, expected, precision) for place in range(len(points) - 1)]
     while True:
         found = [place for place, gap in enumerate(gaps) if gap.step and place not in steps | joined]
         if not found:
-            return points, gaps
+            return gaps
         changed = {max(found, key=lambda place: abs(gaps[place].height) / gaps[place].noise)}
         steps |= changed
         while changed:
             for place in range(len(gaps)):
                 if any(abs(place - other) <= BESIDE for other in changed):
-                    gaps[place] = _gap(points, steps, place, precision)
+                    gaps[place] = _gap(points, steps, place, expected, precision)
             # One that was a step before its neighbour became one may be none any longer, and stays none.
             changed = {place for place in steps if not gaps[place].step}
             steps -= changed
             joined |= changed
 
 
-def _gap(points: Sequence[_Point], steps: Set[int], place: int, precision: float) -> _Gap:
+def _common_slope(points: Sequence[_Point], gaps: Sequence[_Gap], expected: _Slope) -> float:
+    """Of all runs, in ns a token."""
+    moment, precision = expected.mean / expected.deviation**2, 1 / expected.deviation**2
+    run = [points[0]]
+    for place, gap in enumerate(gaps):
+        if not gap.step:
+            run.append(points[place + 1])
+        if gap.step or place == len(gaps) - 1:
+            _, _, own_moment, own_precision = _sums(run)
+            moment, precision = moment + own_moment, precision + own_precision
+            run = [points[place + 1]]
+    return moment / precision
+
+
+def _gap(points: Sequence[_Point], steps: Set[int], place: int, expected: _Slope, precision: float) -> _Gap:
+    """By ``BESIDE`` counts on each side; or by the nearest alone, should they show a step: one further on in the run,
+    not told from the slope yet, hides it."""
+    wide = _gap_within(points, steps, place, expected, precision, BESIDE)
+    near = _gap_within(points, steps, place, expected, precision, NEAR)
+    return near if near.step and not wide.step else wide
+
+
+def _gap_within(
+    points: Sequence[_Point], steps: Set[int], place: int, expected: _Slope, precision: float, reach: int
+) -> _Gap:
     first, last = place, place + 1
-    while first > 0 and place - first + 1 < BESIDE and first - 1 not in steps:
+    while first > 0 and place - first + 1 < reach and first - 1 not in steps:
         first -= 1
-    while last < len(points) - 1 and last - place < BESIDE and last not in steps:
+    while last < len(points) - 1 and last - place < reach and last not in steps:
         last += 1
-    before, after = points[first : place + 1], points[place + 1 : last + 1]
-    height, noise = _height(before, after, _overall(points))
+    height, noise = _height(points[first : place + 1], points[place + 1 : last + 1], expected)
     level = points[place].ns
-    own = (points[place].variance + points[place + 1].variance) ** 0.5 / level
+    own = math.sqrt(points[place].variance + points[place + 1].variance) / level
     narrow = points[place + 1].tokens - points[place].tokens == 1
     if height < 0 and narrow and points[place + 1].ns >= level:
         # To grow more slowly than nearby is no step; to fall is one. In a wide gap it may hide one.
@@ -183,30 +237,24 @@ def _gap(points: Sequence[_Point], steps: Set[int], place: int, precision: float
     return _Gap(height, noise, min(own, noise), step)
 
 
-def _height(before: Sequence[_Point], after: Sequence[_Point], overall: float) -> Tuple[float, float]:
-    """Height in ns of the step between two groups of counts on lines of one slope, and its standard deviation.
-
-    Weighted least squares. The slope is expected to lie about half of the ``overall`` one: within a tread the curve may
-    be flat, or rise as the whole does.
-    """
-    scale = max(abs(overall), 1e-4 * before[-1].ns)
-    moment, precision = overall / 2 / scale**2, 1 / scale**2
-    middles, variance = [], 0.0
-    for group in (before, after):
-        weight = sum(1 / point.variance for point in group)
-        tokens = sum(point.tokens / point.variance for point in group) / weight
-        ns = sum(point.ns / point.variance for point in group) / weight
-        moment += sum((point.tokens - tokens) * point.ns / point.variance for point in group)
-        precision += sum((point.tokens - tokens) ** 2 / point.variance for point in group)
-        middles.append((tokens, ns))
-        variance += 1 / weight
-    (left, low), (right, high) = middles
-    height = high - low - moment / precision * (right - left)
-    return height, (variance + (right - left) ** 2 / precision) ** 0.5
+def _height(before: Sequence[_Point], after: Sequence[_Point], expected: _Slope) -> Tuple[float, float]:
+    """Height in ns of the step between two groups of counts on lines of one slope, and its standard deviation:
+    weighted least squares, the slope normal as ``expected``."""
+    left, low, left_moment, left_precision = _sums(before)
+    right, high, right_moment, right_precision = _sums(after)
+    precision = left_precision + right_precision + 1 / expected.deviation**2
+    slope = (left_moment + right_moment + expected.mean / expected.deviation**2) / precision
+    variance = sum(1 / sum(1 / point.variance for point in group) for group in (before, after))
+    return high - low - slope * (right - left), math.sqrt(variance + (right - left) ** 2 / precision)
 
 
-def _overall(points: Sequence[_Point]) -> float:
-    return (points[-1].ns - points[0].ns) / (points[-1].tokens - points[0].tokens)
+def _sums(points: Sequence[_Point]) -> Tuple[float, float, float, float]:
+    """Weighted means of tokens and ns, and of the slope of a line through ``points`` its moment and precision."""
+    weight = sum(1 / point.variance for point in points)
+    tokens = sum(point.tokens / point.variance for point in points) / weight
+    ns = sum(point.ns / point.variance for point in points) / weight
+    moment = sum((point.tokens - tokens) * point.ns / point.variance for point in points)
+    return tokens, ns, moment, sum((point.tokens - tokens) ** 2 / point.variance for point in points)
 
 
 def _suspects(points: Sequence[_Point], gaps: Sequence[_Gap]) -> Set[int]:
@@ -224,7 +272,7 @@ def _is_off(points: Sequence[_Point], gaps: Sequence[_Gap], middle: int, precisi
     share = (at.tokens - before.tokens) / float(after.tokens - before.tokens)
     off = at.ns - (1 - share) * before.ns - share * after.ns
     variance = at.variance + (1 - share) ** 2 * before.variance + share**2 * after.variance
-    return abs(off) > max(LEAST_SHARE * precision * at.ns, DEVIATIONS * variance**0.5)
+    return abs(off) > max(LEAST_SHARE * precision * at.ns, DEVIATIONS * math.sqrt(variance))
 
 
 def _within(low: int, high: int, parts: int, batch: int) -> List[int]:

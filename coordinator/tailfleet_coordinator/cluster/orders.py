@@ -31,7 +31,10 @@ def sweep(request: CampaignRequest, step: Step, board: Board, model: ModelSpec) 
 
 def sweep_units(request: CampaignRequest, model: ModelSpec, kind: BoardKind) -> list[Unit]:
     """What a sweep lists: the least that it measures. Raises ``InputError`` for counts that there are not."""
-    return design.sweep_units(model.geometry, request.methods, request.sweep.counts, kind)
+    runs = workload_of(request, model, kind)
+    return design.sweep_units(
+        model.geometry, request.methods, request.sweep.counts, kind, runs.batch, runs.backend, runs.dtype
+    )
 
 
 def wanted_effort(request: CampaignRequest, model: ModelSpec) -> Effort:

@@ -37,7 +37,8 @@ SHIFT = 0.6
 """Of a gap's part: how far what fills it is moved off even spacing, from one end of the range to the other."""
 
 MOST_PART_COUNTS = 24
-"""Counts at which ATTENTION and MLP are timed: they are smoother than the whole, and scaled to it."""
+"""Counts at which ATTENTION and MLP are timed on a physical board: they are smoother than the whole, and scaled to
+it."""
 
 MOST_SIZED_COUNTS = 5
 """Counts at which attention that weighs keys by sizes is timed: held against the same without, it is smoother still."""
@@ -89,7 +90,8 @@ def sweep_units(
     """
     curve, full = curve_counts(geometry, counts, batch), geometry.tokens
     # Of both sides of a cliff the lower one is what plans work with.
-    parts = _thinned([n for n in curve if n == full or n - 1 not in curve or n + 1 in curve], MOST_PART_COUNTS)
+    tops = [n for n in curve if n == full or n - 1 not in curve or n + 1 in curve]
+    parts = tops if kind is BoardKind.VIRTUAL else _thinned(tops, MOST_PART_COUNTS)
     units = [Unit(Part.SENTINEL, full, full, str(k) if k else "") for k in range(SENTINELS)]
     units.append(Unit(Part.FIXED, full, full))
     units += [Unit(Part.MODEL, n, n) for n in curve]

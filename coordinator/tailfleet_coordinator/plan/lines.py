@@ -7,9 +7,9 @@ it, each point weighed by its own noise, at its own count, however unevenly they
 for all stretches at once. The penalty is ``3 ln(points)``, Schwarz' criterion for what a further stretch adds: a level,
 a slope and a place.
 
-A line through two points has no misfit at all, so a slope alone could explain any step. Slopes therefore have a prior:
-normal about half of the curve's overall slope with that overall slope as deviation, since within a tread a curve may be
-flat or rise as the whole does, but hardly much faster.
+A line through two points has no misfit at all, so a slope alone could explain any step. Slopes therefore have a prior.
+At first it is normal about half of the curve's overall slope, with that overall slope as deviation: within a tread a
+curve may be flat or rise as the whole does, but hardly much faster. Then it is about what its own pieces share.
 
 Why ``ruptures``: it takes a cost of one's own, which weights, uneven spacing and the prior need; it is exact; and it
 is kept up. Its ready ``CostLinear`` weighs all points alike and calls every pair of points perfect, and its
@@ -19,6 +19,7 @@ Left to others: which of the cuts are steps (``treads``).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,9 @@ Array = NDArray[np.float64]
 
 PENALTY = 3.0
 """Times ln(points): parameters that a further stretch adds."""
+
+LEAST_SPREAD = 0.1
+"""Deviation of the slopes of one curve's treads, at least, as a share of that of any curve's."""
 
 STEEPEST = 1e-4
 """The prior of slopes is never narrower than this share of the typical time, for a token: a flat curve has no overall
@@ -48,6 +52,16 @@ class Slopes:
         """Those of a curve of at least one point, ascending by tokens."""
         overall = float(ns[-1] - ns[0]) / max(float(tokens[-1] - tokens[0]), 1.0)
         return cls(overall / 2, max(abs(overall), STEEPEST * float(np.median(ns))))
+
+    def learned(self, pieces: Sequence[tuple[Array, Array, Array]]) -> "Slopes":
+        """From these, which hold for any curve, to those of one whose pieces (tokens, ns, deviation of each) are known.
+        Treads of one curve rise alike."""
+        lines = [Line.through(*piece, self) for piece in pieces]
+        own = [1 / line.slope_variance - self.deviation**-2 for line in lines]
+        mean = sum(line.slope_ns * weight for line, weight in zip(lines, own, strict=True))
+        # As if one more piece had the slope that is expected of any curve.
+        mean = (mean + self.mean * self.deviation**-2) / (sum(own) + self.deviation**-2)
+        return Slopes(mean, max(abs(mean), LEAST_SPREAD * self.deviation))
 
 
 @dataclass(frozen=True)

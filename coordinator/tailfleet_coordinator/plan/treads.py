@@ -7,8 +7,9 @@ the nearest points of both sides differ there by more than ``DEVIATIONS`` standa
 ``LEAST_STEP`` of the latency. A single point that its two neighbours agree against is a bad point, and no tread.
 
 The noise of a point is its interval's and ``FLOOR`` (below which real curves are not straight) together; where the
-points of treads scatter about their lines more than that says, all is done again with as much more. Between counts
-that were measured far apart a step is known only to the gap, and only if no slope explains it.
+points of treads scatter about their lines more than that says, it is as much more. That, and how treads of this very
+curve rise, a first pass tells the second. Between counts that were measured far apart a step is known only to the gap,
+and only if no slope explains it.
 Left to others: where to measure next, counts that were not measured (``inference``), and what a schedule costs.
 """
 
@@ -30,7 +31,7 @@ SLOPE_SHARE = 0.5
 """Between counts that are not adjacent, a step is at least this share of what the slope alone makes of the gap:
 there curvature looks like a small step."""
 
-DEVIATIONS = 4.0
+DEVIATIONS = 3.5
 """A false step in some hundred curves of two hundred points."""
 
 FLOOR = 0.003
@@ -143,10 +144,8 @@ def find_treads(points: Sequence[PointSummary], most: int = MOST_CANDIDATES) -> 
         return Treads([], [], [], [])
     known = _points(curve)
     runs, bad = _runs(known)
-    doubt = _doubt([known.chosen(run) for run in runs])
-    if doubt > 1.0:
-        known = replace(known, deviation_ns=doubt * known.deviation_ns)
-        runs, bad = _runs(known)
+    known = _learned(known, runs)
+    runs, bad = _runs(known)
     steps = [_Cut.between(known.chosen(left), known.chosen(right)) for left, right in pairwise(runs)]
     cliffs = [cut.step for cut in steps if cut.upwards]
     reversals = [cut.step for cut in steps if not cut.upwards]
@@ -216,15 +215,18 @@ def _runs(known: Points) -> tuple[list[list[int]], list[int]]:
     return runs, sorted(bad)
 
 
-def _doubt(treads: list[Points]) -> float:
-    """How much more than their deviations say points lie off the lines through their neighbours, at least 1."""
+def _learned(known: Points, runs: list[list[int]]) -> Points:
+    """The points with slopes and noise as a first look at the whole curve shows them."""
+    treads = [known.chosen(run) for run in runs]
+    slopes = known.slopes.learned([(tread.tokens, tread.ns, tread.deviation_ns) for tread in treads])
     off = []
-    for points in treads:
-        for n, ns, line in neighbours_lines(points):
-            own = float(points.deviation_ns[points.tokens == n][0])
+    for tread in treads:
+        for n, ns, line in neighbours_lines(replace(tread, slopes=slopes)):
+            own = float(tread.deviation_ns[tread.tokens == n][0])
             off.append(abs(ns - line.at(n)) / (own**2 + line.variance_at(n)) ** 0.5)
     # The median of a normal deviation's size is 0.674 of the deviation.
-    return float(np.clip(np.median(off) / 0.674, 1.0, MOST_DOUBT)) if len(off) >= ENOUGH else 1.0
+    doubt = float(np.clip(np.median(off) / 0.674, 1.0, MOST_DOUBT)) if len(off) >= ENOUGH else 1.0
+    return replace(known, slopes=slopes, deviation_ns=doubt * known.deviation_ns)
 
 
 def _lonely(runs: list[list[int]], cuts: list[_Cut]) -> int | None:

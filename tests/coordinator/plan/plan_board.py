@@ -84,7 +84,7 @@ class MadeUpBoard:
             made += [UnitResult(unit, number, self.calls_ns(truth, blocks, calls)) for number in range(rounds)]
         return made
 
-    def sweep(self, methods=("topk", "pomt", "tome"), counts="auto", kind=BoardKind.VIRTUAL, **often):
+    def sweep(self, methods=("topk", "pomt", "tome"), counts="all", kind=BoardKind.VIRTUAL, **often):
         return self.results(design.sweep_units(self.geometry, list(methods), counts, kind), **often)
 
     def verification(self, schedules, judged=False, top1=None, **often):

@@ -261,11 +261,11 @@ class TestOnAStatistic:
         assert tail.schedule.keep[-1] <= 100 < quiet.schedule.keep[-1]
 
     def test_too_few_calls_are_a_reason_with_the_least_that_would_do(self, board):
-        sweep = board.sweep(["topk"], kind=BoardKind.PHYSICAL)
+        sweep = board.sweep(["topk"], "adaptive", kind=BoardKind.PHYSICAL)
         made = plan(board, Objective(latency_share=0.8, on=Statistic.P99), sweep=sweep)
         assert made.schedule is None
-        assert made.verdict.startswith("do not prune: a p99 takes 368 calls of the whole model, and the sweep has 162")
-        assert made.verdict.endswith("measure with --rounds 3 --calls 7")
+        assert made.verdict.startswith("do not prune: a p99 takes 368 calls of the whole model, and the sweep has 261")
+        assert made.verdict.endswith("measure with --rounds 3 --calls 5")
         # What little it can say, it says on quiet.
         assert made.on is Statistic.QUIET
         assert plan(board, Objective(latency_share=0.8, on=Statistic.P50), sweep=sweep).schedule is not None

@@ -18,7 +18,7 @@ from typing import Dict, List, Optional, Union
 
 from tailfleet_agent.worker.backends import Backend, OutOfMemory, vit_kernels, wave_model
 from tailfleet_agent.worker.backends.named_boards import PROFILES, Profile, profile
-from tailfleet_schema.curve import Part, Unit
+from tailfleet_schema.curve import SIZED, Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Job
 from tailfleet_schema.schedule import Schedule
@@ -113,7 +113,9 @@ def true_ns(
     if unit.part is Part.FIXED:
         return _fixed_ns(board, geometry, batch, dtype)
     if unit.part is Part.ATTENTION:
-        return geometry.depth * _attention_ns(board, geometry, batch, dtype, unit.tokens, False)
+        if unit.label not in ("", SIZED):
+            raise InputError("attention is plain or {}, not {!r}".format(SIZED, unit.label))
+        return geometry.depth * _attention_ns(board, geometry, batch, dtype, unit.tokens, unit.label == SIZED)
     if unit.part is Part.MLP:
         return geometry.depth * _mlp_ns(board, geometry, batch, dtype, unit.tokens)
     if unit.part is Part.REDUCE:

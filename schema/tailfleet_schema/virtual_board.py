@@ -96,7 +96,7 @@ def parse(text: str) -> VirtualBoard:
         name, equals, value = option.partition("=")
         field = name.strip().replace("-", "_")
         if field not in _RANGES:
-            raise InputError("a virtual board has no option {!r}; known: {}".format(name.strip(), ", ".join(_OPTIONS)))
+            raise InputError("a virtual board has no option {!r}; known: {}".format(name.strip(), ", ".join(OPTIONS)))
         if field in given:
             raise InputError("option {} of a virtual board is given twice".format(_words(field)))
         given[field] = _number(field, value.strip() if equals else "")
@@ -134,4 +134,5 @@ def _words(field: str) -> str:
     return field.replace("_", "-")
 
 
-_OPTIONS = [_words(field.name) for field in fields(VirtualBoard)[1:]]
+OPTIONS = [_words(field.name) for field in fields(VirtualBoard)[1:]]
+"""Names of the options, as the text has them."""

@@ -110,13 +110,26 @@ class _Session:
             device = "cpu" if computed_on == "host" else _device()
             return Judge(job, order.artifacts, computed_on, device, order.dataset_folder).judge
 
+        modelled: List[Any] = []
+
+        def open_timed() -> Any:
+            backend = open_backend(job, order.artifacts, profile or "")
+            if profile is not None:
+                modelled.append(backend)
+            return backend
+
+        def read_telemetry() -> Any:
+            if profile is None:
+                return probes.read_telemetry()
+            # The state of the machine that computes a virtual board's latencies says nothing about that board.
+            return modelled[-1].telemetry() if modelled else None
+
         results = run.run(
             job,
             run.visits(job, [key.as_tuple() for key in order.known]),
-            lambda: open_backend(job, order.artifacts, profile or ""),
+            open_timed,
             open_judge,
-            # The state of the machine that computes a virtual board's latencies says nothing about that board.
-            probes.read_telemetry if profile is None else lambda: None,
+            read_telemetry,
             lambda words: self._emit(WorkerEvent(note=words)),
         )
         for result in results:

@@ -17,9 +17,9 @@ the TX2 is set so that DeiT-S (fp32, batch 1, 197 tokens) takes the published 35
 it, held by no published anchor. How far off the model is where nothing was fitted (``test_anchors.py``):
 
 - DeiT-B on a TX2 jumps after 32, 64 and 128 tokens (published: near 16, 33 and 65 % of 197) and, at batch 8, mostly
-  every 16 tokens (published: treads about 8 % wide). At 65 % it is published at 47 → 76 ms, modelled at 55 → 79 ms.
-- DINOv2-G on an AGX Orin near 128 tokens, published at 57 → 82 ms: modelled in fp32 at 79 → 116 ms. The height of the
-  step comes out (1.44 and 1.47), the level does not; 57 ms would be 97 % of the peak in fp32, so TF32 is likely.
+  every 16 tokens (published: treads about 8 % wide). At 65 % it is published at 47 → 76 ms, modelled at 55 → 78 ms.
+- DINOv2-G on an AGX Orin near 128 tokens, published at 57 → 82 ms: modelled in fp32 at 81 → 117 ms. The height of the
+  step comes out (1.44 both), the level does not; 57 ms would be 97 % of the peak in fp32, so TF32 is likely.
 - DINOv2-G on an A100 at batch 2, published at 23.7 → 26.4 ms at 75 %: modelled in fp32 at 76 → 86 ms. Not comparable:
   fp32 lanes need 45 ms at their peak.
 """

@@ -30,11 +30,11 @@ class VirtualBoard:
     """Share of calls that take up to two and a half times as long."""
     drift: float = 0.0
     """Height of a slow wave: calls are up to this share slower at its crest."""
-    drift_seconds: float = 60.0
+    drift_seconds: float = 20.0
     """From crest to crest."""
     ramp: float = 0.0
     """Calls get slower, evenly, by this share; then they stay so."""
-    ramp_seconds: float = 60.0
+    ramp_seconds: float = 20.0
     """How long that takes."""
     bursts: float = 0.0
     """Share of the time in which a neighbour is busy."""
@@ -44,7 +44,7 @@ class VirtualBoard:
     """How much slower calls, or what falls into it of a call, are meanwhile."""
     throttle: float = 0.0
     """Share by which the GPU's clock falls when the board has become hot; what is bound by memory stays."""
-    throttle_after_seconds: float = 30.0
+    throttle_after_seconds: float = 10.0
     """At full clock, until it falls."""
     throttle_for_seconds: float = 0.0
     """Until it is back, and the next ones at full clock begin; 0: it stays down."""

@@ -24,6 +24,7 @@ from tailfleet_schema import __version__
 from tailfleet_schema.board import BoardFacts, BoardKind, Telemetry
 from tailfleet_schema.errors import TailfleetError
 from tailfleet_schema.messages import EnrolRequest
+from tailfleet_schema.virtual_board import OPTIONS as VIRTUAL_OPTIONS
 
 FACTS_SECONDS = 300.0
 """Importing torch takes most of a minute on a Nano's SD card."""
@@ -188,7 +189,12 @@ def _parser() -> argparse.ArgumentParser:
     enroll_parser = commands.add_parser("enroll", help="enroll this board with a coordinator")
     enroll_parser.add_argument("url", help="the coordinator, such as http://10.0.0.5:8765")
     enroll_parser.add_argument("--token", required=True, help="the enrolment token that the coordinator printed")
-    enroll_parser.add_argument("--virtual", metavar="PROFILE", help="speak for a modelled board of this name")
+    enroll_parser.add_argument(
+        "--virtual",
+        metavar="BOARD[:OPTION=NUMBER,...]",
+        help="speak for a modelled board, such as jetson-tx2, or jetson-tx2:noise=0.03,bursts=0.3 for a disturbed one"
+        " (options: {})".format(", ".join(VIRTUAL_OPTIONS)),
+    )
     enroll_parser.add_argument(
         "--worker-python",
         default=sys.executable,

@@ -9,8 +9,8 @@ from typing import Any
 
 from tailfleet_schema.campaign import BoardStatus, CampaignStatus
 from tailfleet_schema.job import Failure
-from tailfleet_schema.limits import check_name
 from tailfleet_schema.schedule import Schedule
+from tailfleet_schema.virtual_board import check_profile
 from tailfleet_schema.workload import DatasetSpec, ModelSpec
 
 
@@ -31,7 +31,7 @@ class EnrolmentRequest:
 
     def __post_init__(self) -> None:
         if self.virtual_profile is not None:
-            check_name("virtual_profile", self.virtual_profile)
+            check_profile("virtual_profile", self.virtual_profile)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import List, Optional
 from tailfleet_schema import codec
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.limits import check_count, check_name
+from tailfleet_schema.virtual_board import check_profile
 
 
 class BoardKind(Enum):
@@ -91,13 +92,13 @@ class BoardFacts:
     hardware: Hardware
     software: Software
     virtual_profile: Optional[str] = None
-    """Name of the modelled board; set exactly for virtual boards."""
+    """The modelled board, and how it is disturbed (``virtual_board``); set exactly for virtual boards."""
 
     def __post_init__(self) -> None:
         if (self.kind is BoardKind.VIRTUAL) != (self.virtual_profile is not None):
             raise InputError("is given exactly for a virtual board", path="virtual_profile")
         if self.virtual_profile is not None:
-            check_name("virtual_profile", self.virtual_profile)
+            check_profile("virtual_profile", self.virtual_profile)
 
 
 _ADDED = ("gpu_max_mhz", "jetpack", "tensorrt")

@@ -8,7 +8,7 @@
 Exit status: 0 after ``done``; 1 after ``failure``; 3 when told to stop, or when nobody listens any more; 2 for a
 wrong command line. Logs go to standard error. With ``facts`` as its argument the child instead prints what only
 torch can tell of the board, as one JSON object. With ``register`` it reads a RegisterOrder and answers with a
-RegisterReply, or with the WorkerEvent of a failure.
+RegisterReply, with ``truth`` a TruthOrder and a TruthReply; or with the WorkerEvent of a failure.
 
 Nothing is imported here at the top that a bare Python 3.6 lacks, so that even there one sentence can be said.
 """
@@ -17,7 +17,7 @@ import json
 import os
 import sys
 import traceback
-from typing import IO, Any, List, Optional
+from typing import IO, Any, Callable, List, Optional
 
 DONE = 0
 FAILED = 1
@@ -45,8 +45,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if arguments[0] == "facts" and (len(arguments) == 1 or (len(arguments) == 3 and arguments[1] == "--virtual")):
         return _tell_facts(channel, arguments[2] if len(arguments) == 3 else None)
     if arguments == ["register"]:
-        return _register(sys.stdin.buffer, channel)
-    usage = "usage: python -m tailfleet_agent.worker [facts [--virtual PROFILE] | register]"
+        return _answer(sys.stdin.buffer, channel, _register)
+    if arguments == ["truth"]:
+        return _answer(sys.stdin.buffer, channel, _truth)
+    usage = "usage: python -m tailfleet_agent.worker [facts [--virtual PROFILE] | register | truth]"
     return _refuse(channel, ["usage"], usage, USAGE)
 
 
@@ -108,12 +110,25 @@ class _Session:
             device = "cpu" if computed_on == "host" else _device()
             return Judge(job, order.artifacts, computed_on, device, order.dataset_folder).judge
 
+        modelled: List[Any] = []
+
+        def open_timed() -> Any:
+            backend = open_backend(job, order.artifacts, profile or "", order.runtime)
+            if profile is not None:
+                modelled.append(backend)
+            return backend
+
+        def read_telemetry() -> Any:
+            if profile is None:
+                return probes.read_telemetry()
+            # The state of the machine that computes a virtual board's latencies says nothing about that board.
+            return modelled[-1].telemetry() if modelled else None
+
         measuring = run.Measuring(
             job,
-            lambda: open_backend(job, order.artifacts, profile or "", order.runtime),
+            open_timed,
             open_judge,
-            # The state of the machine that computes a virtual board's latencies says nothing about that board.
-            probes.read_telemetry if profile is None else lambda: None,
+            read_telemetry,
             note=lambda words: self._emit(WorkerEvent(note=words)),
             runtime=lambda told: self._emit(WorkerEvent(runtime=told)),
         )
@@ -190,16 +205,13 @@ def _tell_facts(channel: IO[bytes], profile: Optional[str]) -> int:
     return DONE
 
 
-def _register(orders: IO[bytes], channel: IO[bytes]) -> int:
+def _answer(orders: IO[bytes], channel: IO[bytes], reply: Callable[[bytes], Any]) -> int:
+    """One order in, one reply or failure out; the exit status."""
     from tailfleet_schema import codec
-    from tailfleet_schema.messages import RegisterOrder
 
     said: Any
     try:
-        from tailfleet_agent.worker.register import register
-
-        said = register(codec.loads(RegisterOrder, orders.readline(), "order"))
-        status = DONE
+        said, status = reply(orders.readline()), DONE
     except Exception as error:
         traceback.print_exc()
         said, status = {"failure": _failure(error)}, FAILED
@@ -208,9 +220,25 @@ def _register(orders: IO[bytes], channel: IO[bytes]) -> int:
     return status
 
 
+def _register(line: bytes) -> Any:
+    from tailfleet_agent.worker.register import register
+    from tailfleet_schema import codec
+    from tailfleet_schema.messages import RegisterOrder
+
+    return register(codec.loads(RegisterOrder, line, "order"))
+
+
+def _truth(line: bytes) -> Any:
+    from tailfleet_agent.worker.truth import truth
+    from tailfleet_schema import codec
+    from tailfleet_schema.messages import TruthOrder
+
+    return truth(codec.loads(TruthOrder, line, "order"))
+
+
 def _refuse(channel: IO[bytes], arguments: List[str], sentence: str, status: int = FAILED) -> int:
     """Say ``sentence``: as a failure event where one is expected, else on standard error alone."""
-    if arguments in ([], ["register"]):
+    if arguments in ([], ["register"], ["truth"]):
         event = {"failure": {"sentence": sentence, "blame": "configuration", "detail": ""}}
         channel.write(json.dumps(event).encode("utf-8") + b"\n")
         channel.flush()

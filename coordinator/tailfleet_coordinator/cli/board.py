@@ -7,6 +7,12 @@ import typer
 
 from tailfleet_coordinator.cli.show import console, fleet, say, table
 from tailfleet_schema.errors import InputError
+from tailfleet_schema.virtual_board import OPTIONS
+
+VIRTUAL = (
+    "A modelled board, such as jetson-tx2; disturbed, if asked for, as in jetson-tx2:noise=0.03,bursts=0.3 (options:"
+    f" {', '.join(OPTIONS)})."
+)
 
 app = typer.Typer(help="Enrol boards, list them, revoke them.", no_args_is_help=True)
 
@@ -14,7 +20,7 @@ app = typer.Typer(help="Enrol boards, list them, revoke them.", no_args_is_help=
 @app.command()
 def enroll(
     name: Annotated[str, typer.Argument(help="What the board will be called.")],
-    virtual: Annotated[str | None, typer.Option(help="A modelled board of this name, such as jetson-tx2.")] = None,
+    virtual: Annotated[str | None, typer.Option(metavar="BOARD[:OPTION=NUMBER,...]", help=VIRTUAL)] = None,
     minutes: Annotated[int, typer.Option(min=1, help="How long the line stays good.")] = 60,
     ca: Annotated[
         str | None, typer.Option(help="File on the board with the certificates to trust; copy it there first.")

@@ -3,11 +3,6 @@ tells its geometry and how it wants its images. Nothing of torch is imported her
 """
 
 import contextlib
-import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,20 +10,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from tailfleet_coordinator.library import child
 from tailfleet_coordinator.library.admission import check_images
 from tailfleet_coordinator.names import check_name
-from tailfleet_schema import codec
-from tailfleet_schema.errors import (
-    Blame,
-    ConfigurationError,
-    DecodeError,
-    InputError,
-    InternalError,
-    LabError,
-    TailfleetError,
-)
-from tailfleet_schema.job import Failure
-from tailfleet_schema.messages import RegisterOrder, RegisterReply, WorkerEvent
+from tailfleet_schema.errors import InputError, InternalError
+from tailfleet_schema.messages import RegisterOrder, RegisterReply
 from tailfleet_schema.workload import ModelSpec
 
 SUFFIXES = (".safetensors", ".npz", ".pt", ".pth")
@@ -120,39 +106,7 @@ def register(
 
 def ask(order: RegisterOrder) -> RegisterReply:
     """What the child answers. Its failures are raised as what they are; what it prints besides is kept to itself."""
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [sys.executable, *CHILD],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
-        with process:
-            try:
-                said, _ = process.communicate(codec.dumps(order).encode() + b"\n")
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-        log.seek(0)
-        complaint = log.read().decode(errors="replace").strip()
-    line = said.strip().splitlines()[-1] if said.strip() else b""
-    if not line:
-        last = complaint.splitlines()[-1] if complaint else f"it ended with status {process.returncode}"
-        raise ConfigurationError(
-            f"the child that reads weights says nothing: {last}",
-            f"see that torch, timm and tailfleet are installed for {sys.executable}",
-        )
-    try:
-        if "failure" not in json.loads(line):
-            return codec.loads(RegisterReply, line, "reply")
-        failure = codec.loads(WorkerEvent, line, "event").failure
-    except ValueError as error:
-        raise InternalError(f"the child that reads weights says what is no answer: {error}") from error
-    except DecodeError as error:
-        raise InternalError(f"the child that reads weights says what is no answer: {error.sentence}") from error
-    assert failure is not None
-    raise _raised(failure)
+    return child.ask(CHILD, order, RegisterReply, "reads weights", "torch, timm and tailfleet are")
 
 
 def _check_file(checkpoint: Path) -> None:
@@ -162,15 +116,3 @@ def _check_file(checkpoint: Path) -> None:
         raise InputError(
             f"{checkpoint.name} is of no kind that is read here", f"checkpoints end in {', '.join(SUFFIXES)}"
         )
-
-
-def _raised(failure: Failure) -> TailfleetError:
-    """The child's failure as an error of the same blame."""
-    sentence, _, mend = failure.sentence.partition("; mend: ")
-    kinds: dict[Blame, type[TailfleetError]] = {
-        Blame.AUTHOR: InputError,
-        Blame.LAB: LabError,
-        Blame.CONFIGURATION: ConfigurationError,
-        Blame.BUG: InternalError,
-    }
-    return kinds[failure.blame](sentence, mend or None)

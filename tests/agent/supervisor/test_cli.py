@@ -98,3 +98,27 @@ def test_enrolling_remembers_folders(coordinator, tmp_path, images, monkeypatch)
     stored = config.load(home)
     assert stored.datasets == {"birds": images, "fish": images}
     assert (stored.board, stored.board_token, stored.virtual_profile) == ("board-1", "board-token", "jetson-nano")
+
+
+@pytest.mark.parametrize(
+    ("profile", "sentence"),
+    [
+        ("toaster:noise=0.1", "no virtual board is named 'toaster'; known: jetson-nano,"),
+        ("jetson-tx2:nois=0.1", "a virtual board has no option 'nois'; known: noise,"),
+        ("jetson-tx2:noise=2", "option noise of a virtual board must be a number from 0 to 1, not '2'"),
+    ],
+)
+def test_a_virtual_board_that_is_none_is_refused_by_name_at_the_board(tmp_path, capsys, profile, sentence):
+    home = str(tmp_path / "home")
+    assert cli.main(["enroll", "http://127.0.0.1:9", "--token", "x", "--virtual", profile, "--home", home]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("tailfleet-agent: " + sentence)
+    assert len(said.splitlines()) == 1
+    assert not os.path.exists(home)
+
+
+def test_what_virtual_boards_can_be_asked_for_stands_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["enroll", "--help"])
+    # However wide the terminal is.
+    assert "throttle-after-seconds" in "".join(capsys.readouterr().out.split())

@@ -300,6 +300,7 @@ def test_facts_of_a_machine_without_torch_are_blank(tmp_path):
     ("arguments", "status", "words"),
     [
         (["facts", "--virtual", "toaster"], 1, "no virtual board is named 'toaster'"),
+        (["facts", "--virtual", "jetson-tx2:nois=1"], 1, "a virtual board has no option 'nois'"),
         (["facts", "--virtual"], 2, "usage:"),
         (["dance"], 2, "usage:"),
     ],
@@ -313,6 +314,18 @@ def test_a_wrong_command_line_gets_one_sentence(arguments, status, words):
     assert done.stdout == ""
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_virtual_board_tells_no_state_but_a_modelled_one(make_job, run_worker):
+    def telemetry(profile):
+        status, events, _ = run_worker(order(make_job(), virtual_profile=profile))
+        assert status == 0
+        return [event.result.telemetry for event in events if event.result is not None]
+
+    assert set(telemetry("jetson-tx2:noise=0.03")) == {None}
+    told = telemetry("jetson-tx2:throttle=0.5,throttle-after-seconds=0")[0]
+    assert (told.governor, told.gpu_mhz, told.throttled) == ("modelled", 650.25, "modelled: hot")
+    assert (told.cpu_mhz, told.load_1m, told.temperature_c) == ([], None, None)
 
 
 def test_a_virtual_boards_top1_is_a_real_forward_pass_on_this_host(make_job, run_worker, tmp_path):
@@ -430,3 +443,5 @@ def test_judgements_say_where_they_were_computed(make_job, monkeypatch, profile,
     events = [codec.loads(WorkerEvent, line) for line in channel.getvalue().splitlines()]
     assert status == 0
     assert [result.judgement.computed_on for result in results_of(events)] == [computed_on]
+    # The sensors of this machine are asked for what runs on it alone.
+    assert [result.telemetry is not None for result in results_of(events)] == [profile is None]

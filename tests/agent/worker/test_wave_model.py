@@ -10,7 +10,9 @@ from tailfleet_agent.worker.backends.named_boards import PROFILES, profile
 from tailfleet_agent.worker.backends.wave_model import FusedAttention, Gemm, Stream
 from tailfleet_schema.errors import Blame, InputError
 
-PLAIN = dataclasses.replace(profile("jetson-tx2"), sms=3, simt_tiles=((64, 32, 0.5),), memory_gb_s=1e9)
+PLAIN = dataclasses.replace(
+    profile("jetson-tx2"), sms=3, simt_tiles=((64, 32, 0.5),), memory_gb_s=1e9, ramp=0.0, splits=(1,)
+)
 
 
 def recounted_ns(board, gemm, tile):
@@ -44,7 +46,7 @@ def test_a_gemm_agrees_with_a_slow_recount(gemm):
 
 
 def test_the_fastest_tile_shape_is_taken():
-    board = profile("agx-orin")
+    board = dataclasses.replace(profile("agx-orin"), ramp=0.0, splits=(1,))
     gemm = Gemm(1, 150, 1152, 384)
 
     assert wave_model.gemm_arithmetic_ns(board, "fp32", gemm) == pytest.approx(
@@ -60,6 +62,54 @@ def test_one_tile_over_a_full_wave_costs_a_whole_wave():
     assert time(3 * 32) == pytest.approx(one_wave)
     assert time(3 * 32 + 1) == pytest.approx(2 * one_wave)
     assert time(6 * 32) == pytest.approx(2 * one_wave)
+
+
+def test_utilisation_grows_with_waves():
+    ramping = dataclasses.replace(PLAIN, ramp=0.2)
+
+    def ratio(waves):
+        gemm = Gemm(1, 64, 32 * 3 * waves, 100)
+        return wave_model.gemm_arithmetic_ns(ramping, "fp32", gemm) / wave_model.gemm_arithmetic_ns(PLAIN, "fp32", gemm)
+
+    assert ratio(1) == pytest.approx(1 / 0.8)
+    assert ratio(2) == pytest.approx(1 / 0.9)
+    assert ratio(20) == pytest.approx(1 / 0.99)
+
+
+def test_a_cut_depth_fills_idle_sms_and_pays_for_its_sums():
+    """One tile on three SMs: three pieces of a third each, where the product is deep enough."""
+    cutting = dataclasses.replace(PLAIN, splits=(1, 3))
+    deep, shallow = Gemm(1, 64, 32, 3 * wave_model.LEAST_SPLIT_DEPTH), Gemm(1, 64, 32, 300)
+
+    whole = wave_model.gemm_arithmetic_ns(PLAIN, "fp32", deep)
+    sums = wave_model.bytes_ns(PLAIN, 2 * 3 * 64 * 32 * 4)
+    assert wave_model.gemm_arithmetic_ns(cutting, "fp32", deep) == pytest.approx(
+        whole / 3 / wave_model.SPLIT_SHARE + sums
+    )
+    assert wave_model.gemm_arithmetic_ns(cutting, "fp32", shallow) == wave_model.gemm_arithmetic_ns(
+        PLAIN, "fp32", shallow
+    )
+    slow_memory = dataclasses.replace(cutting, memory_gb_s=1e-3)
+    assert wave_model.gemm_arithmetic_ns(slow_memory, "fp32", deep) == whole
+
+
+def test_a_bad_choice_holds_for_a_range_of_rows_and_depends_on_the_seed():
+    def times(**options):
+        board = dataclasses.replace(profile("jetson-tx2"), **options)
+        return [wave_model.gemm_arithmetic_ns(board, "fp32", Gemm(1, rows, 1152, 384)) for rows in range(128, 256)]
+
+    good, always = times(), times(reversals=1.0)
+    bad = times(reversals=0.4)
+    wrong = [index for index in range(128) if bad[index] != good[index]]
+
+    assert all(worse > best for best, worse in zip(good, always))
+    assert all(bad[index] == always[index] for index in wrong)
+    # Sixteen rows at a time between 128 and 256.
+    assert wrong
+    assert len(wrong) % 16 == 0
+    assert len(wrong) < 128
+    assert {index // 16 for index in wrong} == {index // 16 for index in wrong if index % 16 == 0}
+    assert times(reversals=0.4) == bad != times(reversals=0.4, seed=1)
 
 
 @pytest.mark.parametrize("name", PROFILES)

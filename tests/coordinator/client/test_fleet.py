@@ -110,6 +110,8 @@ def test_the_line_for_a_board_and_its_warning(live, fleet):
     assert live.bundle.sha256 in promise.line
     assert "--virtual jetson-tx2" in promise.line
     assert "\n" not in promise.line
+    disturbed = fleet.enroll_board("disturbed", virtual_profile="jetson-tx2:noise=0.03,bursts=0.3")
+    assert "--virtual jetson-tx2:noise=0.03,bursts=0.3" in disturbed.line
     assert promise.warning == "only here"
     seconds = (pandas.Timestamp(promise.expires_at) - pandas.Timestamp.now("UTC")).total_seconds()
     assert 280 < seconds < 305

@@ -124,6 +124,11 @@ ENROLMENTS = [
     ({"board": "nano", "minutes": 10**9}, "minutes: must lie between"),
     ({"board": "nano", "virtual_profile": "p" * 129}, "virtual_profile: has 129 characters"),
     ({"board": "nano", "virtual_profile": ""}, "virtual_profile: is empty"),
+    (
+        {"board": "nano", "virtual_profile": "jetson-tx2:nois=1"},
+        "virtual_profile: a virtual board has no option 'nois'",
+    ),
+    ({"board": "nano", "virtual_profile": "jetson-tx2:seed=x"}, "virtual_profile: option seed of a virtual board must"),
 ]
 
 

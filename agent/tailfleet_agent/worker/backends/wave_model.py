@@ -2,15 +2,20 @@
 
 A matrix product ``(rows, depth) · (depth, columns)``, repeated ``batch`` times, is cut into
 ``tiles = batch · ⌈rows/t_r⌉ · ⌈columns/t_c⌉``; an SM computes one tile at a time, so the product takes
-``waves = ⌈tiles/SMs⌉`` times the time of one tile, ``2 · t_r · t_c · depth / (FLOP/s of an SM · efficiency · share)``.
-Of the board's tile shapes the fastest is taken, as a BLAS' heuristics mean to. No kernel is faster than its
-bytes over the bandwidth, and every kernel pays one launch. One tile over a full wave costs a whole wave: that
-is the cliff.
+``waves = ⌈tiles/SMs⌉`` times the time of one tile, ``2 · t_r · t_c · depth / (R · share · u)``, where ``R`` is the
+FLOP/s of an SM times the board's efficiency and ``u = 1 - ramp/waves``: utilisation grows with waves, since filling
+and draining the SMs is paid for once. One tile over a full wave costs a whole wave: that is the cliff. Where the
+board's BLAS does *split-K*, the depth may be cut into pieces as well: more tiles of less work, whose partial sums are
+written and read once more. Of all tile shapes and splits the fastest is taken, as a BLAS' heuristics mean to. No
+kernel is faster than its bytes over the bandwidth, and every kernel pays one launch.
 
-Left out on purpose: split-K, several tiles resident on an SM, caches between kernels, clocks that move, and
-heuristics that choose badly (hence no step downwards; real boards have some).
+More tokens then never cost less. Real boards have exceptions, where heuristics choose badly: ``Profile.reversals`` is
+the share of ranges of rows (an eighth of an octave wide) for which a product takes its third-best shape instead.
+
+Left out on purpose: several tiles resident on an SM, caches between kernels, and clocks that move within a call.
 """
 
+import random
 from functools import lru_cache
 from typing import Iterable, NamedTuple, Tuple, Union
 
@@ -25,6 +30,12 @@ FUSED_SHARE = 0.6
 
 FUSED_ROWS = 64
 """Query rows, and key columns, of one tile of fused attention."""
+
+SPLIT_SHARE = 0.95
+"""Share of a product's throughput that is left when its depth is cut: its pieces must be put together."""
+
+LEAST_SPLIT_DEPTH = 128
+"""No piece of a product is less deep."""
 
 USABLE_MEMORY = 0.75
 """Share of a board's memory that a model can have; the rest is the system's and CUDA's."""
@@ -79,8 +90,12 @@ def kernel_ns(profile: Profile, dtype: str, kernel: Kernel) -> float:
 
 @lru_cache(maxsize=65536)
 def gemm_arithmetic_ns(profile: Profile, dtype: str, gemm: Gemm) -> float:
-    """Nanoseconds that the fastest tile shape needs for the arithmetic of ``gemm``."""
-    return min(_tiled_ns(profile, dtype, gemm, tile) for tile in tiles_of(profile, dtype))
+    """Nanoseconds of the arithmetic of ``gemm`` in the shape that the board's BLAS chooses for it."""
+    pieces = [split for split in profile.splits if split == 1 or gemm.depth >= split * LEAST_SPLIT_DEPTH]
+    times = [_tiled_ns(profile, dtype, gemm, tile, split) for tile in tiles_of(profile, dtype) for split in pieces]
+    if profile.reversals > 0 and _chosen_badly(profile, dtype, gemm):
+        return sorted(times)[min(2, len(times) - 1)]
+    return min(times)
 
 
 def tiles_of(profile: Profile, dtype: str) -> Tuple[Tile, ...]:
@@ -101,11 +116,25 @@ def bytes_ns(profile: Profile, count: float) -> float:
     return count / (profile.memory_gb_s * BANDWIDTH_SHARE)
 
 
-def _tiled_ns(profile: Profile, dtype: str, gemm: Gemm, tile: Tile) -> float:
+def _tiled_ns(profile: Profile, dtype: str, gemm: Gemm, tile: Tile, split: int) -> float:
     rows, columns, share = tile
-    tiles = gemm.batch * _ceil(gemm.rows, rows) * _ceil(gemm.columns, columns)
+    tiles = split * gemm.batch * _ceil(gemm.rows, rows) * _ceil(gemm.columns, columns)
     waves = _ceil(tiles, profile.sms)
-    return waves * 2.0 * rows * columns * gemm.depth / (sm_flops_per_ns(profile, dtype) * share)
+    tile_flops = 2.0 * rows * columns * gemm.depth / split
+    # waves / u, with u = 1 - ramp / waves.
+    times = waves * waves / (waves - profile.ramp)
+    arithmetic_ns = times * tile_flops / (sm_flops_per_ns(profile, dtype) * share)
+    if split == 1:
+        return arithmetic_ns
+    sums = 2 * split * gemm.batch * gemm.rows * gemm.columns
+    return arithmetic_ns / SPLIT_SHARE + bytes_ns(profile, sums * ELEMENT_BYTES["fp32"])
+
+
+def _chosen_badly(profile: Profile, dtype: str, gemm: Gemm) -> bool:
+    rows = gemm.batch * gemm.rows
+    octave = max(rows.bit_length() - 4, 0)
+    product = (profile.seed, dtype, gemm.columns, gemm.depth, octave, rows >> octave)
+    return random.Random(":".join(str(field) for field in product)).random() < profile.reversals
 
 
 def _fused_ns(profile: Profile, dtype: str, kernel: FusedAttention) -> float:

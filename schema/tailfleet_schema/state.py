@@ -31,10 +31,10 @@ def changes(before: Telemetry, after: Telemetry) -> List[str]:
     Both readings must be of the same process and under the same load: an idle board's clocks say nothing.
     """
     said: List[str] = []
-    if before.uptime_seconds is not None and after.uptime_seconds is not None:
-        if after.uptime_seconds < before.uptime_seconds:
-            # Counters began anew, and clocks are those of a board that has just started.
-            return ["the board was restarted"]
+    elapsed = _grown(before.uptime_seconds, after.uptime_seconds)
+    if elapsed is not None and elapsed < 0:
+        # Counters began anew, and clocks are those of a board that has just started.
+        return ["the board was restarted"]
     said += _setting("power mode", before.power_mode, after.power_mode)
     news = [reason for reason in _reasons(after) if reason not in _reasons(before)]
     if news:

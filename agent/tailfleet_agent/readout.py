@@ -71,7 +71,7 @@ def telemetry_lines(state: Telemetry, reading_ms: float) -> List[str]:
         ("energy counter", _of(state.energy_mj, "J", state.energy_of)),
         ("throttled", throttled),
         ("throttle events", None if state.throttle_events is None else "{} so far".format(state.throttle_events)),
-        ("GPU's neighbours", None if state.gpu_neighbours is None else "{} processes".format(state.gpu_neighbours)),
+        ("GPU's neighbours", None if state.gpu_neighbours is None else "{} other".format(state.gpu_neighbours)),
         (
             "memory available",
             None if state.memory_available_bytes is None else _gibibytes(state.memory_available_bytes),

@@ -4,13 +4,11 @@ The packages' sum: cores, caches and built-in graphics, without memory, mainboar
 root may read the counters (they leak secrets of other processes), so most agents have none.
 """
 
-import re
 from typing import Dict, List, Tuple
 
 from tailfleet_agent.probes import sysfile
 
 _ZONES = "sys/class/powercap/intel-rapl:*"
-_PACKAGE = re.compile(r"intel-rapl:\d+$")
 
 _seen: Dict[Tuple[str, str], Tuple[float, float]] = {}
 """By root and zone: the counter when it was last read, and what its earlier rounds amount to; microjoules."""
@@ -40,9 +38,9 @@ def read(root: str) -> float:
 
 
 def _packages(root: str) -> List[str]:
-    # Parts of a package lie beside it as intel-rapl:0:1; psys, the whole machine, is on few of them.
+    # Beside them lie their parts (core, uncore, dram) and on few machines psys, which is the whole machine.
     return [
         zone
         for zone in sysfile.matching(root, _ZONES)
-        if _PACKAGE.search(zone) and (sysfile.text_or_none(root, zone + "/name") or "").startswith("package")
+        if (sysfile.text_or_none(root, zone + "/name") or "").startswith("package")
     ]

@@ -240,6 +240,21 @@ def test_this_process_is_nobodys_neighbour():
     assert session(library).read().neighbours == 2
 
 
+def test_a_crowd_is_counted_by_the_library():
+    class Crowded(Library):
+        def __getattr__(self, name):
+            if name != "nvmlDeviceGetComputeRunningProcesses_v3":
+                return super().__getattr__(name)
+
+            def call(handle, count, processes):
+                count._obj.value = 65
+                return 7
+
+            return call
+
+    assert session(Crowded()).read().neighbours == 65
+
+
 def test_processes_of_another_namespace_are_not_counted():
     # One of them may be this one.
     library = Library(nvmlDeviceGetComputeRunningProcesses_v3=[31337])

@@ -359,6 +359,13 @@ def test_a_thors_memory_has_its_clock_in_the_open(plant):
     )
 
 
+def test_a_channel_that_nothing_is_wired_to_is_no_rail(plant):
+    wired = {"in1_enable": "1\n", "in1_input": "5000\n", "curr1_input": "9000\n"}
+    changes = {"sys/class/hwmon/hwmon4/" + name: text for name, text in wired.items()}
+
+    assert "NC" not in probes.read_telemetry(plant("agx", changes)).power_of
+
+
 def test_a_channel_that_is_switched_off_is_no_rail(plant):
     off = {"sys/class/hwmon/hwmon4/in2_enable": "0\n", "sys/class/hwmon/hwmon4/in2_input": ""}
 
@@ -378,6 +385,28 @@ def test_the_jetpack_follows_from_the_release_where_no_package_tells(plant, rele
     changes = {"etc/nv_tegra_release": "# {}, GCID: 1\n".format(release), "var/lib/dpkg/status": None}
 
     assert facts(plant("nano", changes)).software.jetpack == jetpack
+
+
+def test_of_several_packages_the_newest_that_is_installed_counts(plant):
+    stanza = "Package: {}\nStatus: {}\nVersion: {}\n\n"
+    listed = [
+        ("libnvinfer10", "install ok installed", "10.3.0.30-1+cuda12.5"),
+        ("libnvinfer8", "install ok installed", "9.9.1-1+cuda10.2"),
+        ("libnvinfer11", "deinstall ok config-files", "11.0.0-1+cuda13.0"),
+        ("libnvinfer-plugin10", "install ok installed", "99.0-1"),
+    ]
+    status = {"var/lib/dpkg/status": "".join(stanza.format(*one) for one in listed)}
+
+    assert facts(plant("nothing", status)).software.tensorrt == "10.3.0.30"
+
+
+@pytest.mark.parametrize(
+    "zone", ["PMIC-Die", "iwlwifi_1", "nvme", "thermal-fan-est", "Tboard_tegra", "INT3400 Thermal"]
+)
+def test_zones_that_tell_of_no_silicon_are_left_out(plant, zone):
+    state = probes.read_telemetry(plant("nano", {"sys/class/thermal/thermal_zone0/type": zone + "\n"}))
+
+    assert sorted(state.temperatures_c) == ["CPU-therm", "GPU-therm", "PLL-therm"]
 
 
 def test_zones_of_one_name_are_told_apart(plant):

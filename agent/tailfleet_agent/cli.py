@@ -140,7 +140,7 @@ def facts(options: Any) -> int:
         whole = {"facts": told, "power_mode": power_mode, "fingerprint": fingerprint(told, power_mode)}
         print(json.dumps(codec.encode(whole), indent=2, sort_keys=True))
     else:
-        print("\n".join(readout.facts_lines(told, power_mode)))
+        _say(readout.facts_lines(told, power_mode))
     return 0
 
 
@@ -159,8 +159,14 @@ def sensors(options: Any) -> int:
     if options.json:
         print(json.dumps({"telemetry": codec.encode(state), "reading_ms": reading_ms}, indent=2, sort_keys=True))
     else:
-        print("\n".join(readout.telemetry_lines(state, reading_ms)))
+        _say(readout.telemetry_lines(state, reading_ms))
     return 0
+
+
+def _say(lines: List[str]) -> None:
+    # A console in the C locale, as Python 3.6 sees it, has no degree sign.
+    encoding = sys.stdout.encoding or "ascii"
+    print("\n".join(lines).encode(encoding, "replace").decode(encoding))
 
 
 def _own_config(home: str) -> Config:

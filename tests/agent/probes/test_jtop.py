@@ -89,8 +89,14 @@ def test_a_service_that_does_not_answer_gives_none(plant, serve, module):
     assert (told.power_mw, told.power_mode) == (None, None)
 
 
+def test_a_sensor_that_is_offline_is_none(plant, serve):
+    serve(package({"Temp CV0": -256, "Temp CV1": None}))
+
+    assert probes.read_telemetry(plant("nothing"), between_jobs=True).temperature_c is None
+
+
 def test_while_a_job_runs_it_is_left_alone(plant, serve):
-    serve(package(AssertionError("asked")))
+    serve(package(VERSION_4))
 
     assert probes.read_telemetry(plant("nothing")).power_mw is None
 

@@ -1,6 +1,8 @@
 """The agent's command line where it speaks of a board's own image folders, of its facts and of its sensors; a real
 process says what it says."""
 
+import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -168,6 +170,16 @@ def test_only_between_jobs_are_slow_services_asked(board, tmp_path, monkeypatch,
     assert cli.main(["sensors", "--home", str(tmp_path)]) == 0
     # The second is what a measurement pays.
     assert asked == [True, False]
+
+
+def test_a_console_without_a_degree_sign_is_told_too(board, tmp_path, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(cli.sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    warm = dataclasses.replace(STATE, temperature_c=44.5)
+    monkeypatch.setattr(cli.probes, "read_telemetry", lambda between_jobs=False: warm)
+
+    assert cli.main(["sensors", "--home", str(tmp_path)]) == 0
+    assert b"44.5 ?C" in written.getvalue()
 
 
 def test_a_virtual_board_has_no_sensors_of_this_machine(home, monkeypatch, capsys):

@@ -1,4 +1,5 @@
-"""The agent's command line: ``enroll``, ``run``, ``dataset``, ``worker``; also what the zipapp starts.
+"""The agent's command line: ``enroll``, ``run``, ``dataset``, ``facts``, ``sensors``, ``worker``; also what the zipapp
+starts.
 
 One sentence, the cause and the mend on every failure; exit 1 for failures, 2 for usage.
 """
@@ -12,17 +13,18 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from tailfleet_agent import config as config_room
-from tailfleet_agent import probes
+from tailfleet_agent import probes, readout
 from tailfleet_agent.client import Client
 from tailfleet_agent.config import Config
 from tailfleet_agent.loop import Agent
 from tailfleet_agent.runner import worker_command
-from tailfleet_schema import __version__
-from tailfleet_schema.board import BoardFacts, BoardKind, Telemetry
-from tailfleet_schema.errors import TailfleetError
+from tailfleet_schema import __version__, codec
+from tailfleet_schema.board import BoardFacts, BoardKind, Telemetry, fingerprint
+from tailfleet_schema.errors import ConfigurationError, TailfleetError
 from tailfleet_schema.messages import EnrolRequest
 from tailfleet_schema.virtual_board import OPTIONS as VIRTUAL_OPTIONS
 
@@ -48,6 +50,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
             return enroll(options)
         if options.command == "dataset":
             return dataset(options)
+        if options.command == "facts":
+            return facts(options)
+        if options.command == "sensors":
+            return sensors(options)
         return run(options)
     except TailfleetError as error:
         if options.debug:
@@ -123,6 +129,54 @@ def dataset(options: Any) -> int:
     return 0
 
 
+def facts(options: Any) -> int:
+    """Say what this board is; the enrolment need not exist yet."""
+    config = _own_config(options.home)
+    if options.worker_python is not None:
+        config = dataclasses.replace(config, worker_python=options.worker_python)
+    told = board_facts(config)
+    state = _telemetry(config)
+    power_mode = state.power_mode if state else None
+    if options.json:
+        whole = {"facts": told, "power_mode": power_mode, "fingerprint": fingerprint(told, power_mode)}
+        print(json.dumps(codec.encode(whole), indent=2, sort_keys=True))
+    else:
+        _say(readout.facts_lines(told, power_mode))
+    return 0
+
+
+def sensors(options: Any) -> int:
+    """Say what this board's sensors tell at this moment, and how long they take to be read."""
+    state = _telemetry(_own_config(options.home))
+    if state is None:
+        raise ConfigurationError(
+            "a virtual board has no sensors, and this machine's say nothing of it",
+            mend="name the home of another agent with --home",
+        )
+    # What a measurement will pay: its library is open by now, and no slow service is asked.
+    began = time.perf_counter()
+    probes.read_telemetry()
+    reading_ms = (time.perf_counter() - began) * 1000.0
+    if options.json:
+        print(json.dumps({"telemetry": codec.encode(state), "reading_ms": reading_ms}, indent=2, sort_keys=True))
+    else:
+        _say(readout.telemetry_lines(state, reading_ms))
+    return 0
+
+
+def _say(lines: List[str]) -> None:
+    # A console in the C locale, as Python 3.6 sees it, has no degree sign.
+    encoding = sys.stdout.encoding or "ascii"
+    print("\n".join(lines).encode(encoding, "replace").decode(encoding))
+
+
+def _own_config(home: str) -> Config:
+    """The stored enrolment, or that of a board that has none yet."""
+    if not os.path.exists(config_room.path(home, "agent.json")):
+        return Config("", "", "")
+    return config_room.load(home)
+
+
 def _with_datasets(home: str, changes: Dict[str, Optional[str]]) -> Config:
     """The stored enrolment with these folders, which are stored too; None forgets one."""
     config = config_room.load(home)
@@ -135,7 +189,7 @@ def _with_datasets(home: str, changes: Dict[str, Optional[str]]) -> Config:
 
 def _telemetry(config: Config) -> Optional[Telemetry]:
     """The board's state; None for a virtual board, of which this machine's state says nothing."""
-    return probes.read_telemetry() if config.virtual_profile is None else None
+    return probes.read_telemetry(between_jobs=True) if config.virtual_profile is None else None
 
 
 def board_facts(config: Config) -> BoardFacts:
@@ -216,7 +270,14 @@ def _parser() -> argparse.ArgumentParser:
     dataset_parser.add_argument("name", help="the dataset, as the coordinator calls it")
     dataset_parser.add_argument("folder", nargs="?", type=_folder, help="the folder that holds its files")
     dataset_parser.add_argument("--forget", action="store_true", help="fetch them from the coordinator again")
-    for one in (enroll_parser, run_parser, dataset_parser):
+    facts_parser = commands.add_parser("facts", help="say what this board is, and its fingerprint")
+    sensors_parser = commands.add_parser("sensors", help="say what this board's sensors tell now")
+    for one in (facts_parser, sensors_parser):
+        one.add_argument("--json", action="store_true", help="as JSON")
+    facts_parser.add_argument(
+        "--worker-python", metavar="PATH", help="ask this interpreter for its torch and timm, not the enrolled one"
+    )
+    for one in (enroll_parser, run_parser, dataset_parser, facts_parser, sensors_parser):
         one.add_argument(
             "--home",
             default=config_room.DEFAULT_HOME,

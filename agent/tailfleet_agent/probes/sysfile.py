@@ -4,13 +4,21 @@ import glob
 import math
 import os
 import re
-from typing import List
+from typing import List, Optional
 
 
 def text(root: str, path: str) -> str:
     """The file's text without surrounding blanks and NULs. Raises ``OSError``."""
     with open(os.path.join(root, path), "rb") as file:
         return file.read().decode("utf-8", "replace").strip(" \t\r\n\0")
+
+
+def text_or_none(root: str, path: str) -> Optional[str]:
+    """The file's text, or None where it is absent, closed to this user, or its part of the board sleeps."""
+    try:
+        return text(root, path)
+    except OSError:
+        return None
 
 
 def number(root: str, path: str) -> float:

@@ -1,5 +1,9 @@
-"""The agent's command line where it speaks of a board's own image folders; a real process says what it says."""
+"""The agent's command line where it speaks of a board's own image folders, of its facts and of its sensors; a real
+process says what it says."""
 
+import dataclasses
+import io
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +12,8 @@ import pytest
 
 from tailfleet_agent import cli, config
 from tailfleet_agent.config import Config
-from tailfleet_schema.board import BoardFacts, BoardKind, Hardware, Software
+from tailfleet_schema import codec
+from tailfleet_schema.board import BoardFacts, BoardKind, Hardware, Software, Telemetry, fingerprint
 
 
 @pytest.fixture
@@ -122,3 +127,101 @@ def test_what_virtual_boards_can_be_asked_for_stands_in_the_help(capsys):
         cli.main(["enroll", "--help"])
     # However wide the terminal is.
     assert "throttle-after-seconds" in "".join(capsys.readouterr().out.split())
+
+
+FACTS = BoardFacts(BoardKind.PHYSICAL, Hardware("m", "x86_64", "Ryzen", 2, 1 << 30), Software("os", "k", "3", "0"))
+VIRTUAL = BoardFacts(BoardKind.VIRTUAL, FACTS.hardware, FACTS.software, "jetson-nano")
+STATE = Telemetry("2026-01-01T00:00:00+00:00", power_mode="balanced", power_mw=143250.0, power_of="gpu")
+
+
+@pytest.fixture
+def board(monkeypatch):
+    """A board that tells this, and who was asked for its torch."""
+    asked = []
+    monkeypatch.setattr(cli, "board_facts", lambda config: asked.append(config) or FACTS)
+    monkeypatch.setattr(cli.probes, "read_telemetry", lambda between_jobs=False: STATE)
+    return asked
+
+
+def test_facts_are_told_before_a_board_is_enrolled(board, tmp_path, capsys):
+    home = str(tmp_path / "none")
+
+    assert cli.main(["facts", "--home", home]) == 0
+
+    told = capsys.readouterr().out
+    assert "processor            Ryzen, 2 cores, x86_64" in told
+    assert "{}, in power mode balanced".format(fingerprint(FACTS, "balanced")[:12]) in told
+    assert (board[0].worker_python, board[0].virtual_profile) == (sys.executable, None)
+    assert not os.path.exists(home)
+
+
+def test_facts_are_those_of_the_enrolled_board_and_its_interpreter(board, home, capsys):
+    config.save(home, Config("http://127.0.0.1:9", "b", "t", None, "/opt/python"))
+    assert cli.main(["facts", "--home", home]) == 0
+    assert cli.main(["facts", "--home", home, "--worker-python", "/usr/bin/python3"]) == 0
+    assert [one.worker_python for one in board] == ["/opt/python", "/usr/bin/python3"]
+
+
+def test_facts_as_json_are_what_the_coordinator_gets(board, tmp_path, capsys):
+    assert cli.main(["facts", "--json", "--home", str(tmp_path)]) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    assert codec.decode(BoardFacts, told["facts"]) == FACTS
+    assert (told["power_mode"], told["fingerprint"]) == ("balanced", fingerprint(FACTS, "balanced"))
+
+
+def test_sensors_are_told_with_what_a_reading_costs(board, tmp_path, capsys):
+    assert cli.main(["sensors", "--home", str(tmp_path)]) == 0
+
+    told = capsys.readouterr().out.splitlines()
+    assert "power                143.25 W of the gpu" in told
+    assert [line for line in told if line.startswith("one reading takes") and line.endswith(" ms")]
+    assert board == []
+
+
+def test_sensors_as_json(board, tmp_path, capsys):
+    assert cli.main(["sensors", "--json", "--home", str(tmp_path)]) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    assert codec.decode(Telemetry, told["telemetry"]) == STATE
+    assert told["reading_ms"] >= 0
+
+
+def test_only_between_jobs_are_slow_services_asked(board, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(cli.probes, "read_telemetry", lambda between_jobs=False: asked.append(between_jobs) or STATE)
+
+    assert cli.main(["sensors", "--home", str(tmp_path)]) == 0
+    # The second is what a measurement pays.
+    assert asked == [True, False]
+
+
+def test_a_console_without_a_degree_sign_is_told_too(board, tmp_path, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(cli.sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    warm = dataclasses.replace(STATE, temperature_c=44.5)
+    monkeypatch.setattr(cli.probes, "read_telemetry", lambda between_jobs=False: warm)
+
+    assert cli.main(["sensors", "--home", str(tmp_path)]) == 0
+    assert b"44.5 ?C" in written.getvalue()
+
+
+def test_a_virtual_board_has_no_sensors_of_this_machine(home, monkeypatch, capsys):
+    def never(**_):
+        raise AssertionError("this machine's sensors were read")
+
+    monkeypatch.setattr(cli.probes, "read_telemetry", never)
+
+    assert cli.main(["sensors", "--home", home]) == 1
+    said = capsys.readouterr().err
+    assert "a virtual board has no sensors" in said
+    assert "--home" in said
+    monkeypatch.setattr(cli, "board_facts", lambda _: VIRTUAL)
+    assert cli.main(["facts", "--home", home]) == 0
+    assert "without a power mode" in capsys.readouterr().out
+
+
+def test_a_damaged_enrolment_is_told(tmp_path, capsys):
+    (tmp_path / "agent.json").write_text("{")
+    assert cli.main(["sensors", "--home", str(tmp_path)]) == 1
+    assert "is damaged" in capsys.readouterr().err

@@ -4,8 +4,9 @@ cluster room.
 
 import secrets
 from collections.abc import Iterable
+from dataclasses import replace
 
-from tailfleet_coordinator.db.rows import Campaign, JobStatus, Step
+from tailfleet_coordinator.db.rows import Campaign, JobRecord, Step
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan import design
 from tailfleet_coordinator.plan.outcome import report_rows
@@ -47,8 +48,9 @@ def open_campaign(store: Store, request: CampaignRequest) -> str:
 
 def workload_of(request: CampaignRequest, model: ModelSpec, kind: BoardKind) -> Workload:
     """What runs on a board of that kind. A virtual board's latencies are never mixed with measured ones."""
-    backend = "virtual" if kind is BoardKind.VIRTUAL else "eager"
-    return Workload(model, request.batch, backend, request.dtype)
+    if kind is BoardKind.VIRTUAL:
+        return Workload(model, request.batch, "virtual", request.dtype)
+    return Workload(model, request.batch, request.backend, request.dtype, request.attention)
 
 
 def wanted_profile(request: CampaignRequest, model: ModelSpec) -> list[Unit]:
@@ -78,7 +80,7 @@ def stored_profile(store: Store, model: ModelSpec) -> list[UnitResult]:
 
 def status_of(store: Store, campaign: Campaign) -> CampaignStatus:
     """Where the campaign stands."""
-    jobs = {(job.board_id, job.model, job.kind): job for job in store.count_jobs(campaign.id)}
+    jobs = {(job.board, job.model, job.kind): job for job in store.list_records(campaign.id)}
     return CampaignStatus(
         id=campaign.id,
         state=campaign.state,
@@ -89,17 +91,17 @@ def status_of(store: Store, campaign: Campaign) -> CampaignStatus:
     )
 
 
-def _step(store: Store, campaign: Campaign, step: Step, jobs: dict[tuple[int, str, JobKind], JobStatus]) -> StepStatus:
-    done = total = 0
+def _step(store: Store, campaign: Campaign, step: Step, jobs: dict[tuple[str, str, JobKind], JobRecord]) -> StepStatus:
+    done = total = rounds = 0
     kind = {"sweep": JobKind.SWEEP, "verify": JobKind.VERIFY}.get(step.phase)
-    job = jobs.get((step.board_id, step.model, kind)) if kind is not None else None
+    job = jobs.get((step.board, step.model, kind)) if kind is not None else None
     if job is not None:
-        done, total = job.done, job.total
+        done, total, rounds = job.done, job.total, job.rounds_begun
     elif step.phase == "profile":
         model = store.get_model(step.model)
         wanted = set(wanted_profile(campaign.request, model))
         done, total = len(wanted & profiled_units(store, model)), len(wanted)
-    return StepStatus(step.board, step.model, step.phase, done, total, step.note, step.failure)
+    return StepStatus(step.board, step.model, step.phase, done, total, step.note, step.failure, rounds)
 
 
 def report_of(store: Store, campaign: Campaign) -> CampaignReport:
@@ -128,7 +130,8 @@ def report_of(store: Store, campaign: Campaign) -> CampaignReport:
         results = store.list_results(job_id) if job_id is not None else []
         # The job knows which model it measured; by now the name may stand for another.
         model = store.get_model(step.model) if job_id is None else store.get_job(job_id).workload.model
-        rows += report_rows(board.name, board.kind, model, mine, results, objective)
+        planned = report_rows(board.name, board.kind, model, mine, results, objective)
+        rows += [replace(row, curve_id=step.curve_id) for row in planned]
     return CampaignReport(campaign.id, rows)
 
 

@@ -4,35 +4,42 @@
 
     from tailfleet_coordinator.client import Fleet
     fleet = Fleet()                                   # this machine's coordinator, or $TAILFLEET_URL
-    fleet.curves(model="digits_vit", board="nano-7")  # one row for each measured unit, times in ns
+    fleet.curves(model="digits_vit", board="nano-7")  # one row for each unit, measured or inferred, times in ns
+    fleet.cliffs(board="nano-7")                      # one row for each step, with its height and confidence
+
+How a coordinator is found and spoken to is left to ``connection``.
 """
 
 import dataclasses
 import hashlib
-import json
-import os
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pandas
 
+from tailfleet_coordinator.connection import Connection, FleetError, part_of_path
 from tailfleet_coordinator.library import datasets, models
 from tailfleet_coordinator.library.progress import Progress, silent
 from tailfleet_coordinator.library.splits import CALIBRATION_SHARE, Amount
 from tailfleet_coordinator.refusals import NameTaken, UnknownName
 from tailfleet_coordinator.replies import (
+    CLIFF_COLUMNS,
     CURVE_COLUMNS,
     JOB_COLUMNS,
     POINT_COLUMNS,
+    ROUND_COLUMNS,
+    SAMPLE_COLUMNS,
     SCHEDULE_COLUMNS,
+    TREAD_COLUMNS,
+    TRUE_COLUMNS,
     AddedSchedule,
     AddSchedule,
     Boards,
     Campaigns,
     Columns,
+    CurveDetails,
     DatasetAdded,
     DatasetRequest,
     Datasets,
@@ -49,17 +56,14 @@ from tailfleet_coordinator.replies import (
     TokenRequest,
     Tokens,
 )
-from tailfleet_coordinator.settings import Settings
-from tailfleet_coordinator.tls import trusting
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardFacts
 from tailfleet_schema.campaign import BoardStatus, CampaignReport, CampaignRequest, CampaignStatus
-from tailfleet_schema.errors import Blame, ConfigurationError, DecodeError, InputError, LabError, TailfleetError
-from tailfleet_schema.messages import ErrorReply
+from tailfleet_schema.errors import InputError
 from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.workload import FILES, DatasetIndex, DatasetSpec, ModelSpec
 
-T = TypeVar("T")
+__all__ = ["Fleet", "FleetError"]
 
 BOARD_COLUMNS = (
     "name", "kind", "virtual_profile", "online", "soc", "architecture", "cpu", "cpu_cores", "memory_bytes", "gpu",
@@ -71,12 +75,6 @@ BOARD_COLUMNS = (
 TOKEN_COLUMNS = ("name", "role", "created_at", "revoked_at")
 """Columns of :meth:`Fleet.tokens`."""
 
-_NUMBERS = {
-    "quiet_ns": "Float64", "quiet_low_ns": "Float64", "quiet_high_ns": "Float64", "p50_ns": "Float64",
-    "p90_ns": "Float64", "p99_ns": "Float64",
-}  # fmt: skip
-
-
 PIECE_BYTES = 1 << 20
 """Files are sent in pieces of this size."""
 
@@ -84,59 +82,8 @@ PATIENT = httpx.Timeout(60.0, read=900.0)
 """For what the coordinator must write to disk, or read through, before it answers."""
 
 
-class FleetError(TailfleetError):
-    """The coordinator refused; the sentence is its own. ``status`` is the HTTP status."""
-
-    def __init__(self, status: int, reply: ErrorReply) -> None:
-        super().__init__(reply.error, reply.mend)
-        self.status = status
-        self.blame = reply.blame
-
-
-class Fleet:
-    """A coordinator and its boards.
-
-    ``url`` and ``token`` default to ``$TAILFLEET_URL`` and ``$TAILFLEET_TOKEN``, else to what the coordinator of this
-    machine wrote into ``coordinator.json``. ``ca`` is a file of certificates to trust for https, of authorities or of
-    the coordinator itself; it defaults to ``$TAILFLEET_CA``, else to the one named beside the URL that was found, else
-    to the system's. Methods raise ``FleetError`` for a refusal, ``LabError`` where nobody answers.
-    """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        token: str | None = None,
-        ca: str | None = None,
-        *,
-        transport: httpx.BaseTransport | None = None,
-        timeout_seconds: float = 60.0,
-    ) -> None:
-        url = url or os.environ.get("TAILFLEET_URL")
-        token = token or os.environ.get("TAILFLEET_TOKEN")
-        ca = ca or os.environ.get("TAILFLEET_CA")
-        if url is None or token is None:
-            known = _this_machines_coordinator(url is None)
-            if url is None:
-                url, ca = known["url"], ca or known.get("ca")
-            token = token or known["token"]
-        self.url = url.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {token}"},
-            verify=trusting(ca) if ca is not None and self.url.startswith("https:") else True,
-            transport=transport,
-            timeout=timeout_seconds,
-        )
-
-    def close(self) -> None:
-        """Close the connections; the object is of no use afterwards."""
-        self._http.close()
-
-    def __enter__(self) -> "Fleet":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+class Fleet(Connection):
+    """A coordinator and its boards; see ``Connection`` for how it is found."""
 
     def health(self) -> Health:
         """That the coordinator answers, and its version."""
@@ -163,7 +110,7 @@ class Fleet:
 
     def revoke_board(self, name: str) -> BoardStatus:
         """Make the board's token void. Its curves stay; ``enroll_board`` lets it in again."""
-        return self._post(f"/v1/boards/{_safe(name)}/revoke", None, BoardStatus)
+        return self._post(f"/v1/boards/{part_of_path(name)}/revoke", None, BoardStatus)
 
     def tokens(self) -> pandas.DataFrame:
         """One row a token of a person or a program: name, role, when it was made and revoked."""
@@ -175,7 +122,7 @@ class Fleet:
 
     def revoke_token(self, name: str) -> pandas.DataFrame:
         """Make the token void; all tokens as ``tokens`` tells them."""
-        return _tokens(self._post(f"/v1/tokens/{_safe(name)}/revoke", None, Tokens))
+        return _tokens(self._post(f"/v1/tokens/{part_of_path(name)}/revoke", None, Tokens))
 
     def models(self) -> pandas.DataFrame:
         """One row a model: name, architecture, shape, whether it has weights and images."""
@@ -352,19 +299,54 @@ class Fleet:
         self._ask("PUT", where, StoredArtifact, content=told(), headers=headers, timeout=PATIENT)
 
     def curve_list(self, model: str | None = None, board: str | None = None) -> pandas.DataFrame:
-        """One row a stored curve, the oldest first."""
-        frame = self._columns("/v1/curves", CURVE_COLUMNS, {"model": model, "board": board})
-        return _with_times(frame, "measured_at")
+        """One row a stored curve, the oldest first: whether it is stable or why not, how many of all counts were
+        measured, steps found, rounds and how many of them were disturbed."""
+        return self._curve_table("/v1/curves", CURVE_COLUMNS, model, board)
+
+    def curve(self, curve_id: int) -> CurveDetails:
+        """One curve without its points: how it was ordered, and what it ran on."""
+        return self._get(f"/v1/curves/{curve_id}", CurveDetails)
 
     def curves(self, model: str | None = None, board: str | None = None) -> pandas.DataFrame:
-        """One row for each measured unit of each stored curve, the oldest curve first.
+        """One row for each measured unit of each stored curve, and for each of its counts in between, the oldest
+        curve first.
 
-        ``part`` says what was timed (``model``: the curve itself), ``tokens`` → ``kept``; ``quiet_ns`` is the low
-        quantile that plans rest on, with its interval; ``p50_ns``, ``p90_ns``, ``p99_ns`` are typical times. Latencies
-        of rows with ``board_kind`` ``virtual`` are modelled, not measured.
+        ``part`` says what was timed (``model``: the curve itself), ``tokens`` → ``kept``; ``source`` whether it was
+        ``measured`` or ``inferred`` from its neighbours; ``quiet_ns`` is the low quantile that plans rest on, with its
+        interval; ``p50_ns``, ``p90_ns``, ``p99_ns`` are typical times of what was measured; ``energy_mj`` is of one
+        call. Latencies of rows with ``board_kind`` ``virtual`` are modelled, not measured.
         """
-        frame = self._columns("/v1/curves/points", POINT_COLUMNS, {"model": model, "board": board})
-        return _with_times(frame.astype(_NUMBERS).astype(dict.fromkeys(_NUMBERS, "float64")), "measured_at")
+        return self._curve_table("/v1/curves/points", POINT_COLUMNS, model, board)
+
+    def treads(self, model: str | None = None, board: str | None = None) -> pandas.DataFrame:
+        """One row for each stretch of counts without a step, both ends included; ``quiet_ns`` is at its last count."""
+        return self._curve_table("/v1/curves/treads", TREAD_COLUMNS, model, board)
+
+    def cliffs(self, model: str | None = None, board: str | None = None) -> pandas.DataFrame:
+        """One row for each step between the counts ``from_tokens`` and ``to_tokens``, with its height and confidence;
+        where not ``upwards``, more tokens are faster."""
+        return self._curve_table("/v1/curves/cliffs", CLIFF_COLUMNS, model, board)
+
+    def rounds(self, model: str | None = None, board: str | None = None) -> pandas.DataFrame:
+        """One row for each round of each curve, as it was judged: ``factor`` says how much slower than the quietest it
+        was, ``disturbed`` whether its blocks are left out, ``reason`` why."""
+        return self._curve_table("/v1/curves/rounds", ROUND_COLUMNS, model, board)
+
+    def samples(self, curve_id: int) -> pandas.DataFrame:
+        """One row for each timed call of a curve's sweep in the order of arrival, nothing left out.
+
+        ``call`` counts within a block (one unit in one round); what is known of the block stands in each of its rows.
+        A block without a time (``status`` ``oom``) has one row.
+        """
+        frame = self._columns(f"/v1/curves/{curve_id}/samples", SAMPLE_COLUMNS, {})
+        frame = frame.explode("call_ns", ignore_index=False)
+        frame.insert(list(frame.columns).index("call_ns"), "call", frame.groupby(level=0).cumcount())
+        return _with_numbers(frame.reset_index(drop=True))
+
+    def true_curve(self, curve_id: int) -> pandas.DataFrame:
+        """One row for each count of a virtual board's curve: what its latency is without noise. Of a real board nobody
+        knows; it is refused."""
+        return _with_numbers(self._columns(f"/v1/curves/{curve_id}/truth", TRUE_COLUMNS, {}))
 
     def run_campaign(self, request: CampaignRequest) -> str:
         """Start a campaign; its id."""
@@ -391,15 +373,15 @@ class Fleet:
 
     def campaign(self, campaign: str) -> CampaignStatus:
         """Where a campaign stands."""
-        return self._get(f"/v1/campaigns/{_safe(campaign)}", CampaignStatus)
+        return self._get(f"/v1/campaigns/{part_of_path(campaign)}", CampaignStatus)
 
     def cancel(self, campaign: str) -> CampaignStatus:
         """Stop a campaign; what was measured stays."""
-        return self._post(f"/v1/campaigns/{_safe(campaign)}/cancel", None, CampaignStatus)
+        return self._post(f"/v1/campaigns/{part_of_path(campaign)}/cancel", None, CampaignStatus)
 
     def report(self, campaign: str) -> CampaignReport:
         """What was planned, and what the boards measured of it; may be asked for before the campaign has ended."""
-        return self._get(f"/v1/campaigns/{_safe(campaign)}/report", CampaignReport)
+        return self._get(f"/v1/campaigns/{part_of_path(campaign)}/report", CampaignReport)
 
     def jobs(
         self,
@@ -420,16 +402,18 @@ class Fleet:
 
     def job(self, job: str) -> JobDetails:
         """All there is to know of a job; its id, or the beginning of it."""
-        return self._get(f"/v1/jobs/{_safe(job)}", JobDetails)
+        return self._get(f"/v1/jobs/{part_of_path(job)}", JobDetails)
 
     def job_log(self, job: str, attempt: int | None = None) -> JobLog:
         """The end of what the measured child said in an attempt of a job, by default the last; while it runs, too."""
-        return self._get(f"/v1/jobs/{_safe(job)}/log", JobLog, {} if attempt is None else {"attempt": str(attempt)})
+        return self._get(
+            f"/v1/jobs/{part_of_path(job)}/log", JobLog, {} if attempt is None else {"attempt": str(attempt)}
+        )
 
     def cancel_job(self, job: str) -> JobDetails:
         """Cancel a job: one that waits is over at once, one that is measured stops before its next count. What it
         measured stays."""
-        return self._post(f"/v1/jobs/{_safe(job)}/cancel", None, JobDetails)
+        return self._post(f"/v1/jobs/{part_of_path(job)}/cancel", None, JobDetails)
 
     def schedules(
         self, board: str | None = None, model: str | None = None, campaign: str | None = None
@@ -441,51 +425,19 @@ class Fleet:
 
     def schedule(self, digest: str) -> Schedule:
         """The schedule whose digest begins so."""
-        return self._get(f"/v1/schedules/{_safe(digest)}", Schedule)
+        return self._get(f"/v1/schedules/{part_of_path(digest)}", Schedule)
 
     def add_schedule(self, schedule: Schedule) -> str:
         """Keep a schedule for a model that the coordinator knows; its digest. Adding it twice does nothing."""
         return self._post("/v1/schedules", AddSchedule(schedule), AddedSchedule).digest
 
+    def _curve_table(self, path: str, names: tuple[str, ...], model: str | None, board: str | None) -> pandas.DataFrame:
+        frame = _with_numbers(self._columns(path, names, {"model": model, "board": board}))
+        return _with_times(frame, "measured_at") if "measured_at" in names else frame
+
     def _columns(self, path: str, names: tuple[str, ...], wanted: Mapping[str, str | None]) -> pandas.DataFrame:
         table = self._get(path, Columns, {key: value for key, value in wanted.items() if value is not None})
         return pandas.DataFrame({name: table.columns.get(name, []) for name in names}, columns=list(names))
-
-    def _get(self, path: str, kind: type[T], parameters: Mapping[str, str] | None = None) -> T:
-        return self._ask("GET", path, kind, params=parameters)
-
-    def _post(self, path: str, message: object, kind: type[T], timeout: httpx.Timeout | None = None) -> T:
-        content = b"" if message is None else codec.dumps(message).encode()
-        headers = {"Content-Type": "application/json"}
-        return self._ask("POST", path, kind, content=content, headers=headers, timeout=timeout or self._http.timeout)
-
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        try:
-            return self._http.request(method, path, **options)
-        except httpx.HTTPError as error:
-            raise _unanswered(self.url, error) from error
-
-    def _ask(self, method: str, path: str, kind: type[T], **options: Any) -> T:
-        answer = self._send(method, path, **options)
-        if answer.is_success:
-            return codec.loads(kind, answer.content, "reply")
-        try:
-            refusal = codec.loads(ErrorReply, answer.content)
-        except DecodeError:
-            refusal = ErrorReply(f"{self.url} answers with status {answer.status_code}", Blame.BUG)
-        raise FleetError(answer.status_code, refusal)
-
-
-def _unanswered(url: str, error: httpx.HTTPError) -> LabError:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return LabError(
-                f"the certificate of {url} is not trusted: {cause.verify_message}",
-                "name the file of its authority's certificate: TAILFLEET_CA",
-            )
-        cause = cause.__cause__ or cause.__context__
-    return LabError(f"no coordinator answers at {url} ({error})", "tailfleet up")
 
 
 def weights_in_words(model: ModelSpec) -> str:
@@ -514,27 +466,6 @@ def _pieces(path: Path) -> Iterator[bytes]:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _this_machines_coordinator(needs_url: bool) -> dict[str, str]:
-    path = Settings().ready_file
-    try:
-        known = json.loads(path.read_text())
-        return {name: str(known[name]) for name in ("url", "token", *(["ca"] if "ca" in known else []))}
-    except FileNotFoundError:
-        what = "no coordinator runs on this machine" if needs_url else "no token is given"
-        raise ConfigurationError(
-            f"{what}: there is no {path}", "tailfleet up, or set TAILFLEET_URL and TAILFLEET_TOKEN"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}", "start the coordinator again") from error
-
-
-def _safe(name: str) -> str:
-    """``name`` as one part of a path."""
-    from urllib.parse import quote
-
-    return quote(name, safe="") or "-"
-
-
 def _tokens(answer: Tokens) -> pandas.DataFrame:
     rows = [[getattr(token, column) for column in TOKEN_COLUMNS] for token in answer.tokens]
     return _with_times(pandas.DataFrame(rows, columns=list(TOKEN_COLUMNS)), "created_at", "revoked_at")
@@ -544,3 +475,9 @@ def _with_times(frame: pandas.DataFrame, *names: str) -> pandas.DataFrame:
     for name in names:
         frame[name] = pandas.to_datetime(frame[name], utc=True, format="ISO8601")
     return frame
+
+
+def _with_numbers(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """Times, energies and bytes as floats, also where all of them are missing: NaN."""
+    names = [name for name in frame.columns if name.endswith(("_ns", "_mj", "_bytes"))]
+    return frame.astype(dict.fromkeys(names, "Float64")).astype(dict.fromkeys(names, "float64"))

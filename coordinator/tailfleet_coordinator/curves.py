@@ -5,29 +5,31 @@ since a filed curve never changes. What people look for (rounds, treads, cliffs)
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Any
 
-from tailfleet_coordinator.db.rows import Anatomy, Curve, CurveCliff, CurveRound, CurveTread
+from tailfleet_coordinator.db.rows import Anatomy, Curve, CurveCliff, CurveCounts, CurveRound, CurveTread
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan import design, statistics
 from tailfleet_coordinator.plan.inference import every_count
-from tailfleet_coordinator.plan.statistics import PointSummary
 from tailfleet_coordinator.plan.treads import find_treads
 from tailfleet_coordinator.replies import (
     CLIFF_COLUMNS,
     CURVE_COLUMNS,
-    CURVE_POINT_COLUMNS,
     POINT_COLUMNS,
     ROUND_COLUMNS,
     TREAD_COLUMNS,
 )
 from tailfleet_schema import quiet
-from tailfleet_schema.curve import JUDGED_PARTS, UnitResult
+from tailfleet_schema.curve import JUDGED_PARTS, Part, Unit, UnitResult
 from tailfleet_schema.job import JobKind
 from tailfleet_schema.quiet import Judged
 
 CACHED_CURVES = 2000
+
+MEASURED, INFERRED = "measured", "inferred"
+"""Sources of a point."""
 
 
 def file_curve(store: Store, job_id: str) -> int | None:
@@ -60,76 +62,49 @@ class CurveReader:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._points: dict[int, list[PointSummary]] = {}
+        self._points: dict[int, list[tuple[Any, ...]]] = {}
+        self._counted: dict[int, tuple[CurveCounts, int]] = {}
         self._without_treads: set[int] = set()
         self._lock = threading.Lock()
 
     def list_columns(self, model: str | None, board: str | None) -> dict[str, list[Any]]:
         """One row a curve; the columns of ``CURVE_COLUMNS``."""
+        curves = self._complete(model, board)
+        known = self._counts(curves.values())
         rows = [
             (
-                curve.id,
-                curve.board,
-                curve.board_kind.value,
-                curve.model,
-                curve.backend,
-                curve.dtype,
-                curve.batch,
+                *whose(curve),
                 curve.stable,
                 curve.unstable_reason,
+                counts.measured,
+                every,
+                counts.cliffs,
+                counts.rounds,
+                counts.rounds_disturbed,
                 curve.fingerprint,
-                self._store.get_job_campaign(curve.job_id),
+                counts.campaign,
                 curve.measured_at.isoformat(),
             )
-            for curve in self._store.list_curves(model, board)
+            for curve in curves.values()
+            for counts, every in [known[curve.id]]
         ]
         return columns(CURVE_COLUMNS, rows)
 
     def point_columns(self, model: str | None, board: str | None) -> dict[str, list[Any]]:
-        """One row for each measured unit of each curve; the columns of ``POINT_COLUMNS``."""
+        """One row for each measured unit of each curve, and for each of its counts in between; the columns of
+        ``POINT_COLUMNS``."""
         rows = [
-            (
-                *_whose(curve)[1:],
-                point.unit.part.value,
-                point.unit.label,
-                point.unit.tokens,
-                point.unit.kept,
-                point.quiet_ns,
-                point.quiet_low_ns,
-                point.quiet_high_ns,
-                point.p50_ns,
-                point.p90_ns,
-                point.p99_ns,
-                point.calls,
-                point.rounds,
-                point.status,
-                curve.stable,
-                curve.unstable_reason,
-                curve.id,
-                curve.measured_at.isoformat(),
-            )
+            (*whose(curve), *point, curve.stable, curve.unstable_reason, curve.measured_at.isoformat())
             for curve in self._store.list_curves(model, board)
-            for point in self._summaries(curve)
-            if point.unit.part not in JUDGED_PARTS
+            for point in self._rows(curve)
         ]
         return columns(POINT_COLUMNS, rows)
-
-    def curve_columns(self, curve_id: int) -> dict[str, list[Any]]:
-        """One row for every count of one curve, measured or inferred; the columns of ``CURVE_POINT_COLUMNS``.
-
-        Raises ``UnknownName``.
-        """
-        curve = self._store.get_curve(curve_id)
-        geometry = self._store.get_job(curve.job_id).workload.model.geometry
-        points = every_count(self._summaries(curve), design.least_count(geometry), geometry.tokens)
-        rows = [(point.tokens, point.ns, point.low_ns, point.high_ns, point.measured) for point in points]
-        return columns(CURVE_POINT_COLUMNS, rows)
 
     def round_columns(self, model: str | None, board: str | None) -> dict[str, list[Any]]:
         """One row for each round of each curve; the columns of ``ROUND_COLUMNS``."""
         curves = self._complete(model, board)
         rows = [
-            (*_whose(curves[curve_id]), one.round, one.factor, one.disturbed, one.reason)
+            (*whose(curves[curve_id]), one.round, one.factor, one.disturbed, one.reason)
             for curve_id, one in self._store.list_rounds(model, board)
             if curve_id in curves
         ]
@@ -139,7 +114,7 @@ class CurveReader:
         """One row for each tread of each curve; the columns of ``TREAD_COLUMNS``."""
         curves = self._complete(model, board)
         rows = [
-            (*_whose(curves[curve_id]), tread.first_tokens, tread.last_tokens, tread.quiet_ns)
+            (*whose(curves[curve_id]), tread.first_tokens, tread.last_tokens, tread.quiet_ns)
             for curve_id, tread in self._store.list_treads(model, board)
             if curve_id in curves
         ]
@@ -150,7 +125,7 @@ class CurveReader:
         curves = self._complete(model, board)
         rows = [
             (
-                *_whose(curves[curve_id]),
+                *whose(curves[curve_id]),
                 cliff.from_tokens,
                 cliff.to_tokens,
                 cliff.upwards,
@@ -174,20 +149,93 @@ class CurveReader:
                 self._without_treads.add(curve_id)
         return {curve.id: curve for curve in self._store.list_curves(model, board)}
 
-    def _summaries(self, curve: Curve) -> list[PointSummary]:
+    def _rows(self, curve: Curve) -> list[tuple[Any, ...]]:
         with self._lock:
             known = self._points.get(curve.id)
         if known is not None:
             return known
-        points = statistics.summarise(self._store.list_results(curve.job_id))
+        geometry = self._store.get_job(curve.job_id).workload.model.geometry
+        rows = point_rows(self._store.list_results(curve.job_id), design.least_count(geometry), geometry.tokens)
         with self._lock:
             if len(self._points) >= CACHED_CURVES:
                 self._points.clear()
-            self._points[curve.id] = points
-        return points
+            self._points[curve.id] = rows
+        return rows
+
+    def _counts(self, curves: Iterable[Curve]) -> dict[int, tuple[CurveCounts, int]]:
+        """By id of the curve how much there is of it, of how many counts in all. A filed curve does not change."""
+        asked = {curve.id: curve for curve in curves}
+        with self._lock:
+            known = {curve_id: self._counted[curve_id] for curve_id in asked if curve_id in self._counted}
+        new = [curve for curve_id, curve in asked.items() if curve_id not in known]
+        geometries = {model.digest: model.geometry for model in self._store.list_models()} if new else {}
+        for curve_id, counts in self._store.count_curves([curve.id for curve in new]).items():
+            # The name may stand for another model by now; the job knows which one it measured.
+            geometry = geometries.get(asked[curve_id].model_digest)
+            geometry = geometry or self._store.get_job(asked[curve_id].job_id).workload.model.geometry
+            known[curve_id] = counts, geometry.tokens - design.least_count(geometry) + 1
+        with self._lock:
+            self._counted.update(known)
+        return known
 
 
-def _whose(curve: Curve) -> tuple[Any, ...]:
+def point_rows(results: Sequence[UnitResult], least: int, full: int) -> list[tuple[Any, ...]]:
+    """Of one sweep's curve with counts from ``least`` to ``full``: what ``POINT_COLUMNS`` tell of each of its points.
+
+    Above a count that the board has too little memory for, no time is inferred.
+    """
+    points = [point for point in statistics.summarise(results) if point.unit.part not in JUDGED_PARTS]
+    burdens = _burdens(results)
+    rows: list[tuple[Any, ...]] = [
+        (
+            point.unit.part.value,
+            point.unit.label,
+            point.unit.tokens,
+            point.unit.kept,
+            MEASURED,
+            point.quiet_ns,
+            point.quiet_low_ns,
+            point.quiet_high_ns,
+            point.p50_ns,
+            point.p90_ns,
+            point.p99_ns,
+            point.calls,
+            point.rounds,
+            point.status,
+            *burdens[point.unit],
+        )
+        for point in points
+    ]
+    known = {point.unit.tokens: point.status for point in points if point.unit.part is Part.MODEL}
+    fits = min((count for count, status in known.items() if status == "oom"), default=full + 1)
+    for point in every_count(points, least, full):
+        if point.tokens in known:
+            continue
+        runs = point.tokens < fits
+        figures = (point.ns, point.low_ns, point.high_ns) if runs else (None, None, None)
+        place = (Part.MODEL.value, "", point.tokens, point.tokens, INFERRED)
+        rows.append((*place, *figures, None, None, None, 0, 0, "ok" if runs else "oom", None, None))
+    return rows
+
+
+def _burdens(results: Iterable[UnitResult]) -> dict[Unit, tuple[int | None, float | None]]:
+    """By unit the most memory that any block took, and the median energy of a call; None where nothing told."""
+    memory: dict[Unit, list[int]] = {}
+    energy: dict[Unit, list[float]] = {}
+    for result in results:
+        told = memory.setdefault(result.unit, []), energy.setdefault(result.unit, [])
+        if result.peak_memory_bytes is not None:
+            told[0].append(result.peak_memory_bytes)
+        if result.energy_mj is not None:
+            told[1].append(result.energy_mj)
+    return {
+        unit: (max(values, default=None), median(energy[unit]) if energy[unit] else None)
+        for unit, values in memory.items()
+    }
+
+
+def whose(curve: Curve) -> tuple[Any, ...]:
+    """Which curve a row is of: what every table of curves begins with."""
     return curve.id, curve.board, curve.board_kind.value, curve.model, curve.backend, curve.dtype, curve.batch
 
 

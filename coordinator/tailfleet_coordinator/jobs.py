@@ -24,8 +24,8 @@ def job_columns(
     rows = [
         (
             job.id, job.campaign_id, job.kind.value, job.board, job.board_kind.value, job.model, job.state.value,
-            job.cancel_requested, job.done, job.total, job.attempt, iso(job.created_at), iso(job.started_at),
-            iso(job.finished_at), job.failure.sentence if job.failure else None, who_must_act(job),
+            job.cancel_requested, job.done, job.total, job.rounds_begun, job.attempt, iso(job.created_at),
+            iso(job.started_at), iso(job.finished_at), job.failure.sentence if job.failure else None, who_must_act(job),
         )
         for job in found
     ]  # fmt: skip
@@ -56,6 +56,7 @@ def job_details(store: Store, beginning: str) -> JobDetails:
         cancel_requested=job.cancel_requested,
         done=job.done,
         total=job.total,
+        rounds_begun=job.rounds_begun,
         attempt=job.attempt,
         created_at=job.created_at.isoformat(),
         started_at=iso(job.started_at),
@@ -65,6 +66,7 @@ def job_details(store: Store, beginning: str) -> JobDetails:
         fingerprint=job.fingerprint,
         fingerprint_changed=job.fingerprint_changed,
         order=order_of(store.get_job(job_id)),
+        runtime=job.runtime,
         attempts=[_attempt(attempt) for attempt in store.list_attempts(job_id)],
         failure=job.failure,
         who_must_act=who_must_act(job),
@@ -98,6 +100,7 @@ def order_of(job: Job) -> JobOrder:
         backend=workload.backend,
         dtype=workload.dtype,
         batch=workload.batch,
+        attention=workload.attention,
         rounds=job.rounds,
         calls=job.calls,
         units=len(job.units),
@@ -108,6 +111,7 @@ def order_of(job: Job) -> JobOrder:
         dataset=None if job.dataset is None else job.dataset.name,
         images=job.images,
         seed=job.seed,
+        effort=job.effort,
     )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from tailfleet_schema.campaign import BoardStatus, CampaignStatus
-from tailfleet_schema.job import Failure
+from tailfleet_schema.job import Effort, Failure
 from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.virtual_board import check_profile
 from tailfleet_schema.workload import DatasetSpec, ModelSpec
@@ -200,7 +200,10 @@ class JobOrder:
     backend: str
     dtype: str
     batch: int
+    attention: str
+    """As it was asked for: ``auto`` leaves it to the board."""
     rounds: int
+    """Of an open-ended order the least."""
     calls: int
     """Timed calls of a unit in a round."""
     units: int
@@ -216,6 +219,8 @@ class JobOrder:
     images: int | None
     """Judged on the first so many images; None: on all of the split."""
     seed: int
+    effort: Effort | None = None
+    """How far an open-ended order goes beyond this; None: it is all there is to measure."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +253,9 @@ class JobDetails:
     """Whether its holder is asked to stop."""
     done: int
     total: int
+    """Of an open-ended order no more than what is known to be needed so far."""
+    rounds_begun: int
+    """Rounds of which a result is stored."""
     attempt: int
     """How often it was given; the last holder alone may speak for it."""
     created_at: str
@@ -261,6 +269,8 @@ class JobDetails:
     fingerprint_changed: bool
     """Whether the board was another at an earlier attempt."""
     order: JobOrder
+    runtime: dict[str, str]
+    """What it runs on, as the measured child told it; empty until it did."""
     attempts: list[JobAttempt]
     failure: Failure | None = None
     """Why it failed, or that and by whom it was cancelled."""
@@ -282,44 +292,82 @@ class JobLog:
     """None: nothing was heard of this attempt's log yet."""
 
 
+@dataclass(frozen=True)
+class CurveDetails:
+    """One curve without its points. Times are UTC, ISO 8601."""
+
+    id: int
+    board: str
+    board_kind: str
+    model: str
+    stable: bool
+    unstable_reason: str
+    """Empty for a stable one."""
+    counts_measured: int
+    counts_all: int
+    """Those that the model can be given; each is measured or inferred."""
+    cliffs: int
+    """Steps found, either way."""
+    rounds: int
+    rounds_disturbed: int
+    """Rounds whose blocks are part of no quiet time."""
+    calls: int
+    """Timed calls of all its units, in all rounds."""
+    order: JobOrder
+    runtime: dict[str, str]
+    """What it ran on, as the measured child told it: device, threads, versions, kind of attention."""
+    fingerprint: str
+    campaign: str
+    job: str
+    started_at: str | None
+    measured_at: str
+
+
 JOB_COLUMNS = (
-    "id", "campaign", "kind", "board", "board_kind", "model", "state", "cancel_requested", "done", "total", "attempt",
-    "created_at", "started_at", "finished_at", "failure", "who_must_act",
+    "id", "campaign", "kind", "board", "board_kind", "model", "state", "cancel_requested", "done", "total",
+    "rounds_begun", "attempt", "created_at", "started_at", "finished_at", "failure", "who_must_act",
 )  # fmt: skip
 """Columns of the list of jobs: one row a job."""
 
+_CURVE = ("curve_id", "board", "board_kind", "model", "backend", "dtype", "batch")
+"""Which curve a row is of; the first columns of every table of curves."""
+
 CURVE_COLUMNS = (
-    "curve_id", "board", "board_kind", "model", "backend", "dtype", "batch", "stable", "unstable_reason",
+    *_CURVE, "stable", "unstable_reason", "counts_measured", "counts_all", "cliffs", "rounds", "rounds_disturbed",
     "fingerprint", "campaign", "measured_at",
 )  # fmt: skip
 """Columns of the list of curves."""
 
 POINT_COLUMNS = (
-    "board", "board_kind", "model", "backend", "dtype", "batch", "part", "method", "tokens", "kept",
-    "quiet_ns", "quiet_low_ns", "quiet_high_ns", "p50_ns", "p90_ns", "p99_ns", "calls", "rounds", "status",
-    "stable", "unstable_reason", "curve_id", "measured_at",
+    *_CURVE, "part", "method", "tokens", "kept", "source", "quiet_ns", "quiet_low_ns", "quiet_high_ns", "p50_ns",
+    "p90_ns", "p99_ns", "calls", "rounds", "status", "peak_memory_bytes", "energy_mj", "stable", "unstable_reason",
+    "measured_at",
 )  # fmt: skip
-"""Columns of the points of curves: one row for each measured unit."""
+"""Columns of the points of curves: one row for each measured unit, and for each count of the curve in between, whose
+``source`` is ``inferred``."""
 
-CURVE_POINT_COLUMNS = ("tokens", "quiet_ns", "quiet_low_ns", "quiet_high_ns", "measured")
-"""Columns of one whole curve: one row for every count, whether it was measured or is inferred from those that were."""
-
-ROUND_COLUMNS = (
-    "curve_id", "board", "board_kind", "model", "backend", "dtype", "batch", "round", "factor", "disturbed", "reason",
-)  # fmt: skip
-"""Columns of the rounds of curves, as they were judged when the curve was filed."""
-
-TREAD_COLUMNS = (
-    "curve_id", "board", "board_kind", "model", "backend", "dtype", "batch", "first_tokens", "last_tokens", "quiet_ns",
-)  # fmt: skip
-"""Columns of the treads of curves: counts between which there is no step; ``quiet_ns`` is that of the last one."""
+TREAD_COLUMNS = (*_CURVE, "first_tokens", "last_tokens", "quiet_ns")
+"""Columns of treads: one row for each stretch of counts without a step, both ends included; ``quiet_ns`` is that of
+the last one."""
 
 CLIFF_COLUMNS = (
-    "curve_id", "board", "board_kind", "model", "backend", "dtype", "batch", "from_tokens", "to_tokens", "upwards",
-    "height_ns", "height_percent", "confidence", "stable",
+    *_CURVE, "from_tokens", "to_tokens", "upwards", "height_ns", "height_percent", "confidence", "stable",
 )  # fmt: skip
-"""Columns of the steps of curves: one row a step. Not ``upwards``: more tokens are faster. Where ``to_tokens`` is not
+"""Columns of cliffs: one row for each step; not ``upwards``: more tokens are faster there. Where ``to_tokens`` is not
 ``from_tokens`` + 1, the step lies somewhere between."""
+
+ROUND_COLUMNS = (*_CURVE, "round", "factor", "disturbed", "reason")
+"""Columns of judged rounds: one row for each round of each curve."""
+
+SAMPLE_COLUMNS = (
+    *_CURVE, "part", "method", "tokens", "kept", "round", "status", "call_ns", "peak_memory_bytes", "energy_mj",
+    "telemetry",
+)  # fmt: skip
+"""Columns of raw samples: one row for each block, in the order of arrival; ``call_ns`` lists its calls, ``telemetry``
+is the state of the board just after it, as an object, where it was read."""
+
+TRUE_COLUMNS = (*_CURVE, "tokens", "true_ns")
+"""Columns of a virtual board's true curve: one row for each count."""
 
 SCHEDULE_COLUMNS = ("digest", "board", "model", "method", "planner", "keep", "campaign", "planned_at")
 """Columns of the list of schedules: one row a schedule, board and campaign; board, planner and campaign are empty for

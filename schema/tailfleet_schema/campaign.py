@@ -166,6 +166,8 @@ class StepStatus:
     """For instance that a stored curve was reused, or why it failed."""
     failure: Optional[Failure] = None
     """Why it failed or was cancelled, and who must act; ``note`` says the same sentence."""
+    rounds_begun: int = 0
+    """Of the phase's job; an open-ended one ends when its precision or its budget is reached."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,8 @@ class ReportRow:
     verdict: str
     on: Statistic = Statistic.QUIET
     """That of the campaign's objective."""
+    curve_id: Optional[int] = None
+    """The curve that the plan rests on."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from sqlalchemy import update
 from tailfleet_coordinator.agent_bundle import Bundle
 from tailfleet_coordinator.artifacts import Artifacts
 from tailfleet_coordinator.client import Fleet
-from tailfleet_coordinator.curves import CurveReader
+from tailfleet_coordinator.curves import CurveReader, file_curve
 from tailfleet_coordinator.db import migrate
 from tailfleet_coordinator.db.engine import Now, open_engine
 from tailfleet_coordinator.db.store import Store
@@ -28,6 +28,7 @@ from tailfleet_schema.board import BoardFacts, BoardKind, Hardware, Software
 from tailfleet_schema.campaign import CampaignRequest
 from tailfleet_schema.curve import Part, Unit, UnitResult
 from tailfleet_schema.job import Job, JobKind
+from tailfleet_schema.messages import Outcome
 from tailfleet_schema.workload import Geometry, ModelSpec, Workload
 
 LEASE_SECONDS = 60.0
@@ -49,6 +50,11 @@ def facts_of(kind=BoardKind.PHYSICAL, machine="machine-1", torch="2.0", profile=
         Software("linux", "5", "3.10", "0.1", torch=torch),
         profile if kind is BoardKind.VIRTUAL else None,
     )
+
+
+def stairs(tokens):
+    """A time in ns with a cliff between 8 and 9 tokens."""
+    return 1_000_000 + 1000 * tokens + (500_000 if tokens > 8 else 0)
 
 
 class Lab:
@@ -87,6 +93,21 @@ class Lab:
         job = Job(f"{campaign_id}-{board_id}", JobKind.SWEEP, Workload(self.model), units, rounds, 1, 0, effort=effort)
         assert self.store.create_job(campaign_id, board_id, "tiny", job)
         return job
+
+    def curve(self, campaign_id, board_name, counts=(2, 5, 8, 9, 13, 17), rounds=4, ns=stairs, **workload):
+        """The id of a curve of ``board_name``, filed with ``ns(count)`` as its times and one call in a block."""
+        self.campaign(campaign_id, board_name)
+        (board_id,) = self.store.find_boards([board_name])
+        if self.store.get_board(board_id).kind is BoardKind.VIRTUAL:
+            workload["backend"] = "virtual"
+        whole = [Unit(Part.SENTINEL, 17, 17), *(Unit(Part.MODEL, n, n) for n in counts)]
+        job = Job(f"{campaign_id}-curve", JobKind.SWEEP, Workload(self.model, **workload), whole, rounds, 1, 0)
+        assert self.store.create_job(campaign_id, board_id, "tiny", job)
+        self.claim(board_id)
+        results = [UnitResult(u, r, [ns(u.tokens)], peak_memory_bytes=1 << 20) for r in range(rounds) for u in whole]
+        self.add(board_id, job, 1, results)
+        self.store.finish_job(board_id, job.id, 1, Outcome.DONE, None, "")
+        return file_curve(self.store, job.id)
 
     def claim(self, board_id):
         return self.store.claim_job(board_id, LEASE_SECONDS, CLAIMABLE_SECONDS)

@@ -218,7 +218,7 @@ def test_what_the_first_release_stored_is_readable_after_the_upgrade(first_relea
         assert sql(first_release, "SELECT digest FROM models WHERE name = :n", n=spec.name) == [(spec.digest,)]
     assert store.get_dataset("digits").classes == 10
 
-    jobs = {job.id: job for job in store.count_jobs("c1") + store.count_jobs("c2")}
+    jobs = {job.id: job for job in store.list_records("c1") + store.list_records("c2")}
     assert {name: (job.state.value, job.attempt, job.done) for name, job in jobs.items()} == {
         "sweep-nano": ("done", 1, 4),
         "verify-nano": ("leased", 1, 0),

@@ -8,27 +8,23 @@ import typer
 
 from tailfleet_coordinator.cli import objective as objectives
 from tailfleet_coordinator.cli.follow import follow
+from tailfleet_coordinator.cli.grouped import grouped
 from tailfleet_coordinator.cli.show import console, fleet, json_text, say, table
+from tailfleet_coordinator.cli.sweeping import Sweeping, split
 from tailfleet_coordinator.client import Fleet
-from tailfleet_schema.campaign import METHODS, CampaignRequest, CampaignState, CampaignStatus, StepStatus, SweepSettings
-from tailfleet_schema.errors import InputError, LabError
+from tailfleet_coordinator.report.curve_tables import CurveTables
+from tailfleet_schema.campaign import CampaignRequest, CampaignState, CampaignStatus, StepStatus
+from tailfleet_schema.errors import LabError
 
 app = typer.Typer(help="Fleet-wide schedule generation: run, status, report, cancel.", no_args_is_help=True)
 
-Names = Annotated[str, typer.Option(help="Names separated by commas, or all.")]
-Counts = Annotated[str, typer.Option(help="Token counts to measure: all, auto, or a list such as 50,99,197.")]
-Rounds = Annotated[int, typer.Option(min=1, help="Rounds in which every count is measured, each in a fresh order.")]
-Calls = Annotated[int, typer.Option(min=1, help="Timed calls of a count in a round.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again even where a fitting curve is stored.")]
-Batch = Annotated[int, typer.Option(min=1, help="Images a pass.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it until it ends.")]
 
 
 @app.command()
+@grouped
 def run(
-    models: Names = "all",
-    boards: Names = "all",
-    method: Annotated[str, typer.Option(help="Reduction methods: topk, pomt, tome, or all.")] = "all",
+    sweep: Sweeping,
     planner: Annotated[str, typer.Option(help="optimal, pomt-rule, or both separated by a comma.")] = "optimal",
     objective: Annotated[str, typer.Option(help=f"What a plan is to achieve: {objectives.FORMS}; or several.")] = (
         "max-accuracy-drop=1.0,latency-budget=0.8x"
@@ -40,18 +36,12 @@ def run(
             help="Statistic of every latency in the objective: quiet (10th percentile of calls), p50 or p99.",
         ),
     ] = "quiet",
-    counts: Counts = "auto",
-    rounds: Rounds = 3,
-    calls: Calls = 3,
-    fresh: Fresh = False,
-    batch: Batch = 1,
     wait: Wait = True,
 ) -> None:
     """Measure what is missing, plan for every board and model, ship, and measure the schedules on the boards."""
     wanted = objectives.parse(objective, on)
     here = fleet()
-    asked = sweep_request(here, models, boards, method, SweepSettings(counts, rounds, calls, fresh), batch)
-    start(here, replace(asked, planners=split(planner), objective=wanted), wait)
+    start(here, replace(sweep.request(here), planners=split(planner), objective=wanted), wait)
 
 
 @app.command()
@@ -66,7 +56,8 @@ def status(
     say(f"campaign {answer.id}: {answer.state.value}, created {answer.created_at}")
     for step in answer.steps:
         note = f"  ({step.note})" if step.note else ""
-        say(f"  {step.board:<22} {step.model:<24} {step.phase:<9} {step.done}/{step.total}{note}{must_act(step)}")
+        done = f"{step.done}/{step.total}" + (f" round {step.rounds_begun}" if step.rounds_begun else "")
+        say(f"  {step.board:<22} {step.model:<24} {step.phase:<9} {done}{note}{must_act(step)}")
 
 
 @app.command()
@@ -88,22 +79,6 @@ def cancel(campaign: Annotated[str, typer.Argument(help="A campaign's id.")]) ->
     """Stop a campaign; what was measured stays."""
     fleet().cancel(campaign)
     say(f"campaign {campaign} is cancelled")
-
-
-def sweep_request(
-    here: Fleet, models: str, boards: str, method: str, sweep: SweepSettings, batch: int
-) -> CampaignRequest:
-    """A campaign that measures and plans nothing, of what the options name. Raises ``InputError``."""
-    enrolled = here.boards()
-    known = enrolled[enrolled["revoked_at"].isna()] if boards.strip() == "all" else enrolled
-    return CampaignRequest(
-        models=names(models, here.models()["name"].tolist(), "model"),
-        boards=names(boards, known["name"].tolist(), "board"),
-        methods=list(METHODS) if method == "all" else split(method),
-        objective=None,
-        sweep=sweep,
-        batch=batch,
-    )
 
 
 def start(here: Fleet, request: CampaignRequest, wait: bool) -> None:
@@ -158,23 +133,10 @@ def print_report(here: Fleet, campaign: str, out: Path | None) -> None:
         return
     console.print(report_table.render(answer.rows))
     if out is not None:
-        files = write_report(answer, here.curves(), out)
+        files = write_report(answer, curve_tables(here), out)
         say(f"written to {files.page}, {files.table_json} and {files.table_csv}")
 
 
-def split(text: str) -> list[str]:
-    """Names separated by commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def names(text: str, known: list[str], noun: str) -> list[str]:
-    """The names that an option means; ``all`` is all known ones. Raises ``InputError`` for an unknown one."""
-    chosen = known if text.strip() == "all" else split(text)
-    if not chosen:
-        raise InputError(f"no {noun} is known yet", mend="tailfleet board enroll NAME" if noun == "board" else None)
-    for name in chosen:
-        if name not in known:
-            raise InputError(
-                f"unknown {noun} {name!r}; known: {', '.join(known) or 'none'}", mend=f"tailfleet {noun} list"
-            )
-    return chosen
+def curve_tables(here: Fleet) -> CurveTables:
+    """All that pictures of curves are drawn from."""
+    return CurveTables(here.curves(), here.treads(), here.cliffs(), here.rounds())

@@ -19,7 +19,8 @@ from typing import Annotated
 
 import typer
 
-from tailfleet_coordinator.cli.campaign import raise_unless_done
+from tailfleet_coordinator.cli import curve_words, show
+from tailfleet_coordinator.cli.campaign import curve_tables, raise_unless_done
 from tailfleet_coordinator.cli.follow import follow
 from tailfleet_coordinator.cli.show import console, say
 from tailfleet_coordinator.client import Fleet
@@ -29,6 +30,9 @@ from tailfleet_schema.errors import InternalError, LabError
 MODELS = ["deit_small_patch16_224", "digits_vit"]
 VIRTUAL_PROFILES = ("jetson-nano", "jetson-tx2", "agx-orin")
 OBJECTIVE = Objective(max_accuracy_drop=1.0, latency_share=0.8)
+BUDGET_SECONDS = 45.0
+"""Of each sweep and each verification, so that the demo ends within five minutes on two busy cores. A curve that is not
+known well enough by then says so."""
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
 LOOK_SECONDS = 0.2
@@ -63,7 +67,7 @@ def demo(
         say(f"coordinator at {fleet.url} (Ray, SQLite in {_shown(folder / 'state')})")
         agents = stack.enter_context(_agents(fleet, folder))
         seconds["enroll boards"] = time.monotonic() - began - sum(seconds.values())
-        stored = fleet.curve_list(model=None, board=None)
+        stored = fleet.curve_list()
         if not stored.empty:
             say(f"{len(stored)} curves are stored from an earlier run and are reused where they still fit")
         campaign = fleet.run_campaign(
@@ -72,7 +76,7 @@ def demo(
                 boards=[board.name for board in BOARDS],
                 planners=["optimal", "pomt-rule"],
                 objective=OBJECTIVE,
-                sweep=SweepSettings(),
+                sweep=SweepSettings(budget_seconds=BUDGET_SECONDS),
             )
         )
         say(
@@ -100,7 +104,10 @@ def _report(fleet: Fleet, campaign: str, out: Path) -> None:
     report = fleet.report(campaign)
     console.print()
     console.print(table.render(report.rows))
-    files = write_report(report, fleet.curves(), out)
+    stored = fleet.curve_list()
+    used = stored[stored["curve_id"].isin([row.curve_id for row in report.rows])]
+    show.table("the curves that plans rest on", curve_words.listed(used), "no curve was measured")
+    files = write_report(report, curve_tables(fleet), out)
     say(f"table:  {_shown(files.table_json)}\n        {_shown(files.table_csv)}")
     say(f"curves: {_shown(files.page)} and {len(files.pictures)} pictures beside it")
 

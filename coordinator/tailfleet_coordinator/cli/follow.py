@@ -62,7 +62,7 @@ def _draw(progress: Progress, bar: TaskID, step: StepStatus) -> None:
     progress.update(
         bar,
         description=f"{step.board:<22} {step.model:<24} {step.phase:<8}",
-        note=step.note,
+        note=", ".join(text for text in (f"round {step.rounds_begun}" * bool(step.rounds_begun), step.note) if text),
         completed=(step.total or 1) if ended else step.done,
         total=step.total or (1 if ended else None),
     )

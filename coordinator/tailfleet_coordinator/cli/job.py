@@ -10,6 +10,7 @@ import typer
 from tailfleet_coordinator.cli.show import fleet, runs, say, table
 from tailfleet_coordinator.client import Fleet
 from tailfleet_coordinator.replies import JobDetails, JobOrder
+from tailfleet_schema.job import Effort
 
 app = typer.Typer(help="Jobs that boards are given: list, show, log, cancel.", no_args_is_help=True)
 
@@ -17,6 +18,9 @@ FOLLOW_SECONDS = 1.0
 """Between two looks at a log; a board sends what is new of it every ten seconds."""
 
 ENDED = ("done", "failed", "cancelled")
+
+RUNTIME_FIRST = ("device", "threads", "attention", "provider")
+"""Of what a runtime tells, what people look for first."""
 
 Id = Annotated[str, typer.Argument(help="A job's id, or its first characters.")]
 
@@ -42,6 +46,7 @@ def list_jobs(
                 _state(name, bool(asked)) for name, asked in zip(frame["state"], frame["cancel_requested"], strict=True)
             ],
             "done": [f"{done}/{total}" for done, total in zip(frame["done"], frame["total"], strict=True)],
+            "round": [str(rounds) if rounds else None for rounds in frame["rounds_begun"]],
             "attempt": frame["attempt"],
             "created (UTC)": frame["created_at"],
             "why → who must act": [
@@ -61,7 +66,7 @@ def show(job: Id) -> None:
     found = fleet().job(job)
     virtual = " (VIRTUAL board: modelled latency)" if found.board_kind == "virtual" else ""
     say(f"job {found.id}: {found.kind} of {found.model} on {found.board}{virtual}")
-    say(f"  state       {_state(found.state, found.cancel_requested)}, {found.done} of {found.total} results stored")
+    say(f"  state       {_state(found.state, found.cancel_requested)}, {progress(found)}")
     if found.failure:
         say(f"  why         {found.failure.sentence}")
     if found.who_must_act:
@@ -69,6 +74,8 @@ def show(job: Id) -> None:
     say(f"  campaign    {found.campaign}")
     for line in order_words(found.order):
         say(f"  {line}")
+    if found.runtime:
+        say(f"  runtime     {runtime_words(found.runtime)}")
     say(f"  created     {_time(found.created_at)}, begun {_time(found.started_at)}, ended {_time(found.finished_at)}")
     if found.lease_expires_at:
         say(f"  lease       {_lease(found)}")
@@ -149,10 +156,14 @@ def news(told: str, text: str) -> str:
 def order_words(order: JobOrder) -> list[str]:
     """A job's order in words, a line each."""
     what = ", ".join(order.parts)
+    least = "" if order.effort is None else "at least "
     lines = [
-        f"runs        {order.backend} {order.dtype}, batch {order.batch}",
-        f"order       {order.units} units ({what}) in {order.rounds} rounds of {order.calls} calls, seed {order.seed}",
+        f"runs        {order.backend} {order.dtype}, batch {order.batch}, attention {order.attention}",
+        f"order       {least}{order.units} units ({what}) in {least}{order.rounds} rounds of {order.calls} calls, "
+        f"seed {order.seed}",
     ]
+    if order.effort is not None:
+        lines.append(f"goes on     {effort_words(order.effort)}")
     if order.counts:
         lines.append(f"counts      {counts_words(order.counts)}")
     if order.methods:
@@ -161,6 +172,22 @@ def order_words(order: JobOrder) -> list[str]:
     if order.dataset:
         lines.append(f"images      {order.dataset}, {'all' if order.images is None else order.images} of its split")
     return lines
+
+
+def effort_words(effort: Effort) -> str:
+    """When an open-ended order ends."""
+    refines = "" if effort.least_tokens is None else f", refining the curve from {effort.least_tokens} tokens on"
+    return (
+        f"until each is known to ±{100 * effort.precision:g} %{refines}; for at most {effort.budget_seconds:g} s and "
+        f"{effort.most_rounds} rounds"
+    )
+
+
+def runtime_words(runtime: dict[str, str]) -> str:
+    """``device cpu, threads 2, attention fused, …``."""
+    names = [name for name in RUNTIME_FIRST if name in runtime]
+    names += sorted(set(runtime) - set(names))
+    return ", ".join(f"{name} {runtime[name]}" for name in names) or "– (the measured child did not tell)"
 
 
 def counts_words(counts: list[int]) -> str:
@@ -173,6 +200,14 @@ def counts_words(counts: list[int]) -> str:
             spans.append([count, count])
     words = [str(low) if low == high else f"{low}{'–' if high > low + 1 else ' '}{high}" for low, high in spans]
     return f"{' '.join(words)} ({len(counts)} counts)"
+
+
+def progress(found: JobDetails) -> str:
+    """How far a job is; of an open-ended one nobody knows how many results it will have until it ends."""
+    if found.order.effort is None or found.state in ENDED:
+        return f"{found.done} of {found.total} results stored"
+    rounds = f", round {found.rounds_begun}" if found.rounds_begun else ""
+    return f"{found.done} results stored so far, {found.total} at least in the end{rounds}"
 
 
 def _state(name: str, cancel_requested: bool) -> str:

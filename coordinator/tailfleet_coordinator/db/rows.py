@@ -127,6 +127,8 @@ class JobRecord:
     attempt: int
     done: int
     total: int
+    rounds_begun: int
+    """Rounds of which a result is stored."""
     cancel_requested: bool
     created_at: datetime
     started_at: datetime | None
@@ -136,6 +138,8 @@ class JobRecord:
     """Whether the lease of a given job has run out, by the database's clock."""
     fingerprint: str | None
     fingerprint_changed: bool
+    runtime: dict[str, str]
+    """What the measured child ran on, as it told it; empty until it did."""
     failure: Failure | None
 
 
@@ -170,6 +174,20 @@ class Curve:
     stable: bool
     unstable_reason: str
     measured_at: datetime
+
+
+@dataclass(frozen=True)
+class CurveCounts:
+    """How much there is of a curve."""
+
+    campaign: str
+    """That ordered its sweep."""
+    measured: int
+    """Token counts of the whole model that have a result."""
+    cliffs: int
+    """Steps found, either way."""
+    rounds: int
+    rounds_disturbed: int
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,26 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, ScalarSelect, case, distinct, func, insert, select
 
 from tailfleet_coordinator.db.engine import Database, Now
-from tailfleet_coordinator.db.rows import Anatomy, Curve, CurveCliff, CurveRound, CurveTread
-from tailfleet_coordinator.db.tables import BoardTable, CliffTable, CurveRoundTable, CurveTable, JobTable, TreadTable
+from tailfleet_coordinator.db.rows import Anatomy, Curve, CurveCliff, CurveCounts, CurveRound, CurveTread
+from tailfleet_coordinator.db.tables import (
+    BoardTable,
+    CliffTable,
+    CurveRoundTable,
+    CurveTable,
+    JobTable,
+    ResultTable,
+    TreadTable,
+)
 from tailfleet_coordinator.refusals import UnknownName
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
+from tailfleet_schema.curve import Part
 from tailfleet_schema.job import Job, JobKind, JobState
+
+CURVES_PER_QUERY = 500
 
 Row = TypeVar("Row", CurveRound, CurveTread, CurveCliff)
 
@@ -103,6 +114,26 @@ class CurveQueries(Database):
         with self.reading() as connection:
             return _pieces(connection, CliffTable, CliffTable.from_tokens, CurveCliff, model, board)
 
+    def count_curves(self, curve_ids: Sequence[int]) -> dict[int, CurveCounts]:
+        """How much there is of each of these curves."""
+        whole = case((ResultTable.part == Part.MODEL.value, ResultTable.tokens))
+        found: dict[int, CurveCounts] = {}
+        with self.reading() as connection:
+            for start in range(0, len(curve_ids), CURVES_PER_QUERY):
+                chosen = CurveTable.id.in_(curve_ids[start : start + CURVES_PER_QUERY])
+                judged, steps = _disturbed_rounds(), _number_of_steps()
+                query = (
+                    select(CurveTable.id, JobTable.campaign_id, func.count(distinct(whole)), judged, steps)
+                    .add_columns(func.coalesce(func.max(ResultTable.round) + 1, 0))
+                    .join(JobTable, JobTable.id == CurveTable.job_id)
+                    .outerjoin(ResultTable, ResultTable.job_id == CurveTable.job_id)
+                    .where(chosen)
+                    .group_by(CurveTable.id, JobTable.campaign_id)
+                )
+                for curve_id, campaign, measured, disturbed, cliffs, rounds in connection.execute(query):
+                    found[curve_id] = CurveCounts(campaign, measured, cliffs, rounds, disturbed)
+        return found
+
     def list_curves(self, model: str | None = None, board: str | None = None) -> list[Curve]:
         """Stored curves, the oldest first; of one model or board where named."""
         query = _curves().order_by(CurveTable.id)
@@ -141,6 +172,19 @@ class CurveQueries(Database):
         )
         with self.reading() as connection:
             return [_curve(row) for row in connection.execute(query.order_by(CurveTable.id.desc()))]
+
+
+def _disturbed_rounds() -> ScalarSelect[int]:
+    """In a query of curves: how many rounds of the curve were judged disturbed."""
+    query = select(func.count()).select_from(CurveRoundTable)
+    query = query.where(CurveRoundTable.curve_id == CurveTable.id, CurveRoundTable.disturbed)
+    return query.correlate(CurveTable).scalar_subquery()
+
+
+def _number_of_steps() -> ScalarSelect[int]:
+    """In a query of curves: how many steps of the curve were found."""
+    query = select(func.count()).select_from(CliffTable).where(CliffTable.curve_id == CurveTable.id)
+    return query.correlate(CurveTable).scalar_subquery()
 
 
 def _add_anatomy(connection: Connection, curve_id: int, anatomy: Anatomy) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, func, insert, literal, select,
 from tailfleet_coordinator.db.engine import Now
 from tailfleet_coordinator.db.machines import is_measured, job_holder, machine_is_free, release_machine, take_machine
 from tailfleet_coordinator.db.rows import Claim, Holder, JobStatus
-from tailfleet_coordinator.db.store_results import ResultQueries, count_results
+from tailfleet_coordinator.db.store_results import ResultQueries
 from tailfleet_coordinator.db.tables import (
     BoardTable,
     CampaignTable,
@@ -269,12 +269,6 @@ class JobQueries(ResultQueries):
     def list_jobs(self, campaign_id: str) -> list[JobStatus]:
         """Where each job of the campaign stands, but for the results it has (``done`` is 0)."""
         query = select(JobTable, literal(0).label("done")).where(JobTable.campaign_id == campaign_id)
-        with self.reading() as connection:
-            return [_status(row) for row in connection.execute(query.order_by(JobTable.created_at, JobTable.id))]
-
-    def count_jobs(self, campaign_id: str) -> list[JobStatus]:
-        """Where each job of the campaign stands, and how many of its results are stored."""
-        query = select(JobTable, count_results().label("done")).where(JobTable.campaign_id == campaign_id)
         with self.reading() as connection:
             return [_status(row) for row in connection.execute(query.order_by(JobTable.created_at, JobTable.id))]
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import false, func, select
+from sqlalchemy import ScalarSelect, false, func, select
 
 from tailfleet_coordinator.db.engine import Database, Now
 from tailfleet_coordinator.db.rows import Attempt, JobRecord
@@ -87,13 +87,19 @@ class RecordQueries(Database):
         chosen = ids.subquery()
         query = (
             select(JobTable, BoardTable.name, BoardTable.kind.label("board_kind"), count_results().label("done"))
-            .add_columns(lapsed.label("lapsed"))
+            .add_columns(lapsed.label("lapsed"), _rounds_begun().label("rounds_begun"))
             .join(chosen, chosen.c.id == JobTable.id)
             .join(BoardTable, BoardTable.id == JobTable.board_id)
             .order_by(JobTable.created_at.desc(), JobTable.id.desc())
         )
         with self.reading() as connection:
             return [_record(row) for row in connection.execute(query)]
+
+
+def _rounds_begun() -> ScalarSelect[int]:
+    """In a query of jobs: of how many rounds the job has a result."""
+    count = func.coalesce(func.max(ResultTable.round) + 1, 0)
+    return select(count).where(ResultTable.job_id == JobTable.id).correlate(JobTable).scalar_subquery()
 
 
 def _record(row: Any) -> JobRecord:
@@ -108,6 +114,7 @@ def _record(row: Any) -> JobRecord:
         attempt=row.attempt,
         done=row.done,
         total=row.total,
+        rounds_begun=row.rounds_begun,
         cancel_requested=bool(row.cancel_requested),
         created_at=row.created_at,
         started_at=row.started_at,
@@ -116,5 +123,6 @@ def _record(row: Any) -> JobRecord:
         lease_lapsed=bool(row.lapsed),
         fingerprint=row.fingerprint,
         fingerprint_changed=bool(row.fingerprint_changed),
+        runtime={} if row.runtime_json is None else codec.loads(dict[str, str], row.runtime_json),
         failure=None if row.failure_json is None else codec.loads(Failure, row.failure_json),
     )

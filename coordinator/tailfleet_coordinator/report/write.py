@@ -4,9 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas
-
 from tailfleet_coordinator.report import figure, html, table
+from tailfleet_coordinator.report.curve_tables import CurveTables
 from tailfleet_schema.campaign import CampaignReport
 from tailfleet_schema.errors import InputError
 
@@ -21,12 +20,12 @@ class ReportFiles:
     pictures: list[Path]
 
 
-def write_report(report: CampaignReport, curves: pandas.DataFrame, out: Path) -> ReportFiles:
+def write_report(report: CampaignReport, curves: CurveTables, out: Path) -> ReportFiles:
     """Write ``report`` into the folder ``out``, made if missing; what is there under the same names is replaced.
 
-    ``curves`` has the columns of ``Fleet.curves`` and may hold more than the report's boards and models; of several
-    curves of one board × model the newest is drawn. A board × model without a curve gets no picture. Raises
-    ``InputError`` where the folder cannot be written.
+    ``curves`` may hold more than those that the report's plans rest on, which are drawn; for a row that names none,
+    the newest of its board × model. A board × model without a curve gets no picture. Raises ``InputError`` where the
+    folder cannot be written.
     """
     pictures = _pictures(report, curves)
     files = ReportFiles(
@@ -47,26 +46,16 @@ def write_report(report: CampaignReport, curves: pandas.DataFrame, out: Path) ->
     return files
 
 
-def _pictures(report: CampaignReport, curves: pandas.DataFrame) -> dict[tuple[str, str], bytes]:
+def _pictures(report: CampaignReport, curves: CurveTables) -> dict[tuple[str, str], bytes]:
     pictures = {}
     for board, model in dict.fromkeys((row.board, row.model) for row in report.rows):
         rows = [row for row in report.rows if (row.board, row.model) == (board, model)]
-        curve = _newest(curves, board, model)
-        if curve is not None:
-            pictures[board, model] = figure.draw(curve, rows)
+        curve_id: object | None = rows[0].curve_id
+        if curve_id is None or not curves.drawable(curve_id):
+            curve_id = curves.newest(board, model)
+        if curve_id is not None:
+            pictures[board, model] = figure.draw(curves.of(curve_id), rows)
     return pictures
-
-
-def _newest(curves: pandas.DataFrame, board: str, model: str) -> pandas.DataFrame | None:
-    if curves.empty:
-        return None
-    here = curves[(curves["board"] == board) & (curves["model"] == model) & (curves["status"] == "ok")]
-    here = here[here["curve_id"].isin(here[here["part"] == "model"]["curve_id"])]
-    if here.empty:
-        return None
-    newest = here.sort_values("measured_at", kind="stable")["curve_id"].iloc[-1]
-    chosen: pandas.DataFrame = here[here["curve_id"] == newest]
-    return chosen
 
 
 def _names(pairs: list[tuple[str, str]]) -> list[str]:

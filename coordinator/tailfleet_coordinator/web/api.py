@@ -10,6 +10,7 @@ from tailfleet_coordinator.db.rows import Holder
 from tailfleet_coordinator.web.access import Door, Gate
 from tailfleet_coordinator.web.boards import board_routes
 from tailfleet_coordinator.web.context import Context
+from tailfleet_coordinator.web.curves import curve_routes
 from tailfleet_coordinator.web.jobs import job_routes
 from tailfleet_coordinator.web.library import library_routes
 from tailfleet_coordinator.web.openapi import Application
@@ -47,6 +48,7 @@ def create_app(context: Context, look_seconds: float = LOOK_SECONDS) -> FastAPI:
     refuse_in_one_shape(app)
     app.include_router(board_routes(context, door, waiting, holding))
     app.include_router(people_routes(context, door, holding))
+    app.include_router(curve_routes(context, door))
     app.include_router(job_routes(context, door, holding))
     app.include_router(token_routes(context, door))
     app.include_router(schedule_routes(context, door))

@@ -1,4 +1,4 @@
-"""What people and their programs ask: boards, curves, campaigns. Models and images are in ``library``.
+"""What people and their programs ask: boards and campaigns. Curves, jobs, models and images have rooms of their own.
 
 Answers are the schema's campaign types and those of ``replies``. Viewers may look, operators may change things.
 """
@@ -14,7 +14,6 @@ from tailfleet_coordinator.db.rows import Board, Caller, Holder
 from tailfleet_coordinator.replies import (
     Boards,
     Campaigns,
-    Columns,
     Enrolment,
     EnrolmentRequest,
     Health,
@@ -36,7 +35,7 @@ MOST_MINUTES = 7 * 24 * 60
 
 
 def people_routes(context: Context, door: Door, holding: Waiting[Holder]) -> APIRouter:
-    """The people's endpoints, but for jobs. Boards whose job is called off wait in ``holding``."""
+    """The people's endpoints of boards and campaigns. Boards whose job is called off wait in ``holding``."""
     router = APIRouter(prefix="/v1", tags=["people"])
     store, settings = context.store, context.settings
     reader = [Depends(door.reader)]
@@ -84,16 +83,6 @@ def people_routes(context: Context, door: Door, holding: Waiting[Holder]) -> API
         )
         line = enrolment_line(context.public_url, context.agent.sha256, token, message.virtual_profile, message.ca)
         return reply(Enrolment(message.board, token, line, expires_at.isoformat(), context.warning))
-
-    @router.get("/curves", dependencies=reader)
-    @speaks(Columns)
-    def curves(model: str | None = None, board: str | None = None) -> Response:
-        return reply(Columns(context.curves.list_columns(model, board)))
-
-    @router.get("/curves/points", dependencies=reader)
-    @speaks(Columns)
-    def points(model: str | None = None, board: str | None = None) -> Response:
-        return reply(Columns(context.curves.point_columns(model, board)))
 
     @router.post("/campaigns")
     @speaks(CampaignStatus, body=CampaignRequest)

@@ -1,31 +1,19 @@
 """``tailfleet job`` as people use it, against the real application."""
 
-import pytest
-from typer.testing import CliRunner
+import dataclasses
 
-from tailfleet_coordinator.cli import campaign, job, main
+import pytest
+
+from tailfleet_coordinator.cli import campaign, job
 from tailfleet_coordinator.client import Fleet
 from tailfleet_coordinator.replies import JobOrder
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignState, CampaignStatus, StepStatus
+from tailfleet_schema.curve import Part, Unit, UnitResult
 from tailfleet_schema.errors import Blame, LabError, TailfleetError
-from tailfleet_schema.job import Failure
+from tailfleet_schema.job import Effort, Failure, Job, JobKind
 from tailfleet_schema.messages import Outcome
-
-
-@pytest.fixture
-def cli(live, monkeypatch):
-    def run(*arguments):
-        done = CliRunner().invoke(main.app, list(arguments))
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return " ".join(done.output.split())
-
-    # A command leaves its connections to the end of its process, which here goes on.
-    with Fleet(live.url, live.operator) as fleet:
-        for module in (campaign, job):
-            monkeypatch.setattr(module, "fleet", lambda: fleet)
-        yield run
+from tailfleet_schema.workload import Workload
 
 
 @pytest.fixture
@@ -121,9 +109,44 @@ def test_what_is_new_in_a_growing_log_whose_beginning_is_cut_off():
 def test_orders_in_words():
     assert job.counts_words([2]) == "2 (1 counts)"
     assert job.counts_words([2, 3, 5, 7, 8, 9]) == "2 3 5 7–9 (6 counts)"
-    lines = job.order_words(JobOrder("eager", "fp32", 1, 3, 5, 9, ["model"], [5], ["topk"], [], "digits", None, 7))
-    assert lines[0] == "runs        eager fp32, batch 1"
+    order = JobOrder("eager", "fp32", 1, "auto", 3, 5, 9, ["model"], [5], ["topk"], [], "digits", None, 7)
+    lines = job.order_words(order)
+    assert lines[0] == "runs        eager fp32, batch 1, attention auto"
+    assert lines[1] == "order       9 units (model) in 3 rounds of 5 calls, seed 7"
     assert lines[-1] == "images      digits, all of its split"
+    lines = job.order_words(dataclasses.replace(order, effort=Effort(0.01, 30, 60.0, 2)))
+    assert lines[1] == "order       at least 9 units (model) in at least 3 rounds of 5 calls, seed 7"
+    assert lines[2] == (
+        "goes on     until each is known to ±1 %, refining the curve from 2 tokens on; for at most 60 s and 30 rounds"
+    )
+
+
+def test_an_open_ended_job_says_what_it_runs_on_and_in_which_round_it_is(live, cli, board):
+    live.lab.campaign("c1", "modelled")
+    units = [Unit(Part.MODEL, n, n) for n in (5, 17)]
+    open_ended = Job(
+        "c1-open",
+        JobKind.SWEEP,
+        Workload(live.lab.model),
+        units,
+        2,
+        1,
+        0,
+        effort=Effort(budget_seconds=9, most_rounds=8),
+    )
+    assert live.lab.store.create_job("c1", board, "tiny", open_ended)
+    assert "0 results stored so far, 4 at least in the end campaign" in cli("job", "show", "c1-open")
+    live.lab.claim(board)
+    live.lab.add(board, open_ended, 1, [UnitResult(units[0], number, [9]) for number in range(3)])
+    live.lab.sql("UPDATE jobs SET runtime_json = ?", '{"threads": "2", "device": "cpu", "torch": "2.9"}')
+    shown = cli("job", "show", "c1-open")
+    assert ", round 3 " in shown
+    assert "for at most 9 s and 8 rounds" in shown
+    assert "runtime device cpu, threads 2, torch 2.9" in shown
+    assert "leased 3/4 3 1 " in cli("job", "list")
+    (status,) = live.lab.store.list_steps("c1")
+    live.lab.store.update_step(status.id, "sweep", "")
+    assert "sweep 3/4 round 3" in cli("campaign", "status", "c1")
 
 
 def test_a_campaign_says_for_each_failed_step_who_must_act(live, cli):

@@ -6,31 +6,28 @@ import pandas
 import pytest
 
 from tailfleet_coordinator.client import BOARD_COLUMNS, Fleet, FleetError
-from tailfleet_coordinator.curves import file_curve
-from tailfleet_coordinator.replies import CURVE_COLUMNS, POINT_COLUMNS, SCHEDULE_COLUMNS
+from tailfleet_coordinator.replies import (
+    CLIFF_COLUMNS,
+    CURVE_COLUMNS,
+    POINT_COLUMNS,
+    ROUND_COLUMNS,
+    SCHEDULE_COLUMNS,
+    TREAD_COLUMNS,
+)
 from tailfleet_coordinator.web.tokens import LOCAL_TOKEN
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignRequest, CampaignState
 from tailfleet_schema.errors import Blame, ConfigurationError, LabError
-from tailfleet_schema.messages import Outcome
 from tailfleet_schema.schedule import Schedule
-
-
-def measured(lab, board, campaign="c1"):
-    """A finished sweep of ``board``, filed as a curve."""
-    lab.campaign(campaign, board)
-    (board_id,) = lab.store.find_boards([board])
-    job = lab.sweep(campaign, board_id)
-    lab.claim(board_id)
-    lab.add(board_id, job, 1, lab.results_of(job))
-    lab.store.finish_job(board_id, job.id, 1, Outcome.DONE, None, "")
-    return file_curve(lab.store, job.id)
 
 
 def test_an_empty_fleet_has_tables_with_all_their_columns(fleet):
     assert list(fleet.boards().columns) == list(BOARD_COLUMNS)
     assert list(fleet.curves().columns) == list(POINT_COLUMNS)
     assert list(fleet.curve_list().columns) == list(CURVE_COLUMNS)
+    assert list(fleet.treads().columns) == list(TREAD_COLUMNS)
+    assert list(fleet.cliffs().columns) == list(CLIFF_COLUMNS)
+    assert list(fleet.rounds().columns) == list(ROUND_COLUMNS)
     assert list(fleet.schedules().columns) == list(SCHEDULE_COLUMNS)
     assert fleet.campaigns().empty
     assert fleet.datasets().empty
@@ -47,26 +44,6 @@ def test_boards_come_with_facts_and_utc_times(live, fleet):
     assert boards["virtual_profile"].tolist()[1] == "jetson-tx2"
     assert str(boards["enrolled_at"].dt.tz) == "UTC"
     assert pandas.isna(boards.loc["modelled", "last_seen_at"])
-
-
-def test_curves_have_a_row_for_each_measured_unit(live, fleet):
-    live.board("nano")
-    live.board("modelled", BoardKind.VIRTUAL)
-    first, second = measured(live.lab, "nano", "c1"), measured(live.lab, "modelled", "c2")
-    frame = fleet.curves()
-    assert list(frame.columns) == list(POINT_COLUMNS)
-    assert frame["curve_id"].tolist() == [first, first, second, second]
-    mine = fleet.curves(model="tiny", board="nano")
-    assert mine["tokens"].tolist() == [5, 17]
-    assert set(mine["board_kind"]) == {"physical"}
-    assert set(fleet.curves(board="modelled")["board_kind"]) == {"virtual"}
-    assert mine["quiet_ns"].dtype == "float64"
-    assert (mine["calls"] == 2).all()
-    assert (mine["rounds"] == 2).all()
-    assert fleet.curves(board="ghost").empty
-    assert fleet.curves(model="ghost").empty
-    listed = fleet.curve_list(board="nano")
-    assert listed["campaign"].tolist() == ["c1"]
 
 
 def test_a_campaign_can_be_started_followed_and_cancelled(live, fleet):

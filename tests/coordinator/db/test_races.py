@@ -333,7 +333,7 @@ def test_a_farm_at_work_that_is_cancelled_and_taken_back_meets_no_circle(lab, to
 
     acts = [lambda b=b: work(b) for b in boards] + [lambda b=b: take_back(b) for b in boards[:2]] + [cancel, use]
     assert together(*acts) == [None] * len(acts)
-    ended = {job.id: job for number in range(5) for job in lab.store.count_jobs(f"c{number}")}
+    ended = {job.id: job for number in range(5) for job in lab.store.list_records(f"c{number}")}
     assert all(job.done == job.total for job in ended.values() if job.state is JobState.DONE)
     holders = {holder for (holder,) in lab.sql("SELECT holder FROM machine_uses")}
     assert holders == {f"job:{job.id}" for job in ended.values() if job.state is JobState.LEASED}

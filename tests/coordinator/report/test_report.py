@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 import struct
@@ -8,12 +9,14 @@ import pytest
 from plan_board import MadeUpBoard, model, schedule
 from rich.console import Console
 
+from tailfleet_coordinator.curves import point_rows, taken_apart
 from tailfleet_coordinator.plan.outcome import report_rows
 from tailfleet_coordinator.plan.planner import Plan
-from tailfleet_coordinator.plan.statistics import summarise
+from tailfleet_coordinator.replies import CLIFF_COLUMNS, POINT_COLUMNS, ROUND_COLUMNS, TREAD_COLUMNS
 from tailfleet_coordinator.report import figure, html, table
+from tailfleet_coordinator.report.curve_tables import CurveTables
 from tailfleet_coordinator.report.write import write_report
-from tailfleet_schema import codec
+from tailfleet_schema import codec, quiet
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignReport, Objective, ReportRow, Statistic
 from tailfleet_schema.errors import InputError
@@ -22,34 +25,31 @@ KEPT = schedule([197] * 6 + [128] * 6)
 REFUSED = Plan(None, 9e6, 9e6, 9e6, 9e6, None, "do not prune: [bold]5 < 6[/bold] & <script>alert(1)</script>")
 
 
-def frame(board="bench", kind="physical", curve_id="c1", measured_at="2026-01-02", stable=True, counts="auto"):
-    points = summarise(MadeUpBoard().sweep(["topk"], counts, BoardKind.PHYSICAL))
-    shared = {
-        "board": board,
-        "board_kind": kind,
-        "model": "made-up",
-        "backend": "eager",
-        "dtype": "fp32",
-        "batch": 1,
-        "stable": stable,
-        "unstable_reason": "" if stable else "the sentinel differed by 20 %",
-        "curve_id": curve_id,
-        "measured_at": pandas.Timestamp(measured_at, tz="UTC"),
-    }
-    names = ("quiet_ns", "quiet_low_ns", "quiet_high_ns", "p50_ns", "p90_ns", "p99_ns", "calls", "rounds", "status")
-    return pandas.DataFrame(
-        [
-            {
-                **shared,
-                "part": p.unit.part.value,
-                "method": p.unit.label,
-                "tokens": p.unit.tokens,
-                "kept": p.unit.kept,
-                **{name: getattr(p, name) for name in names},
-            }
-            for p in points
-        ]
+def tables(
+    board="bench", kind="physical", curve_id=1, measured_at="2026-01-02", stable=True, counts="adaptive", disturbed=()
+):
+    """One curve as ``Fleet`` gives it."""
+    results = MadeUpBoard().sweep(["topk"], counts, BoardKind.PHYSICAL)
+    anatomy = taken_apart(results, quiet.judge(results))
+    curve = (curve_id, board, kind, "made-up", "eager", "fp32", 1)
+    verdict = (stable, "" if stable else "the sentinel differed by 20 %", pandas.Timestamp(measured_at, tz="UTC"))
+    points = [(*curve, *row, *verdict) for row in point_rows(results, 2, 197)]
+    steps = [(*curve, *dataclasses.astuple(cliff), stable) for cliff in anatomy.cliffs]
+    rounds = [(*curve, number, 1.0, number in disturbed, "hot" if number in disturbed else "") for number in range(3)]
+    return CurveTables(
+        pandas.DataFrame(points, columns=list(POINT_COLUMNS)),
+        pandas.DataFrame(
+            [(*curve, *dataclasses.astuple(tread)) for tread in anatomy.treads], columns=list(TREAD_COLUMNS)
+        ),
+        pandas.DataFrame(steps, columns=list(CLIFF_COLUMNS)),
+        pandas.DataFrame(rounds, columns=list(ROUND_COLUMNS)),
     )
+
+
+def together(*curves):
+    """Several curves' tables as one."""
+    fields = [field.name for field in dataclasses.fields(CurveTables)]
+    return CurveTables(*(pandas.concat([getattr(one, name) for one in curves]) for name in fields))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def on_p99():
 
 @pytest.fixture(scope="module")
 def curves():
-    return pandas.concat([frame(), frame("modelled", "virtual", "c2")])
+    return together(tables(), tables("modelled", "virtual", 2))
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +110,14 @@ def test_the_table_says_what_its_times_are_on(report, on_p99):
 @pytest.mark.parametrize(("on", "label"), [("quiet", None), ("p50", "p50 (planned on)"), ("p99", "p99 of 9 calls")])
 def test_the_operating_point_belongs_to_the_line_of_its_statistic(on_p99, on, label):
     row = codec.decode(ReportRow, {**codec.encode(on_p99[0]), "on": on})
-    (axes,) = figure.compose(frame(), [row]).axes
+    (axes,) = figure.compose(tables(), [row]).axes
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
     assert f"recommended operating point, on {on}" in legend
     assert f"dense on {on}, beside the schedules" in legend
     assert any("planned on" in text for text in legend) is (label is not None)
     if label is not None:
         (line,) = [line for line in axes.lines if str(line.get_label()).startswith(label)]
-        curve = frame().query("part == 'model'").sort_values("tokens")
+        curve = tables().points.query("part == 'model' and source == 'measured'").sort_values("tokens")
         assert line.get_ydata() == pytest.approx(curve[f"{on}_ns"].to_numpy() / 1e6)
         assert f"plans on {on}" in axes.get_ylabel()
 
@@ -183,7 +183,7 @@ def test_the_page_stands_alone_and_escapes(files):
 
 def test_a_virtual_picture_is_titled_virtual(report):
     def texts(kind):
-        drawn = figure.compose(frame(kind=kind), [row for row in report.rows if row.board == "bench"])
+        drawn = figure.compose(tables(kind=kind), [row for row in report.rows if row.board == "bench"])
         (axes,) = drawn.axes
         return axes.get_title(loc="left"), [text.get_text() for text in axes.get_legend().get_texts()], axes
 
@@ -198,34 +198,88 @@ def test_a_virtual_picture_is_titled_virtual(report):
 
 def test_the_operating_point_is_the_mean_over_blocks(report):
     row = report.rows[0]
-    (axes,) = figure.compose(frame(), [row]).axes
+    (axes,) = figure.compose(tables(), [row]).axes
     marks = [line.get_xydata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
     assert any(x == pytest.approx(162.5) and y == pytest.approx(row.measured_ns / 1e6) for x, y in marks)
 
 
 def test_an_unstable_curve_says_so_in_its_picture():
-    (axes,) = figure.compose(frame(stable=False), []).axes
-    assert any("unstable sweep: the sentinel" in text.get_text() for text in axes.texts)
+    (axes,) = figure.compose(tables(stable=False), []).axes
+    assert any("UNSTABLE: the sentinel" in text.get_text() for text in axes.texts)
+
+
+def labels_of(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_what_was_measured_is_told_from_what_is_inferred():
+    curve = tables(disturbed=[1])
+    (axes,) = figure.compose(curve, []).axes
+    whole = curve.points.query("part == 'model'")
+    measured = whole[whole["source"] == "measured"]
+    assert 0 < len(measured) < len(whole) == 196
+    lines = {str(line.get_label()): line for line in axes.lines}
+    assert len(lines["quiet, inferred between measured counts"].get_xdata()) == 196
+    assert sorted(lines["quiet (10th percentile), measured"].get_xdata()) == sorted(measured["tokens"])
+    assert len(lines["p50"].get_xdata()) == len(measured)
+    (band,) = [drawn for drawn in axes.collections if drawn.get_label() == "its 95 % interval"]
+    assert band.get_paths()[0].get_extents().x0 == 2
+    note = " ".join(text.get_text() for text in axes.texts)
+    assert f"stable; {len(measured)} of 196 counts measured, the others inferred; 1 of 3 rounds disturbed" in note
+    assert "quiet (10th percentile)" in labels_of(figure.compose(tables(counts="all"), []).axes[0])
+
+
+def test_the_highest_steps_are_named_with_their_heights():
+    curve = tables(counts="all")
+    assert len(curve.cliffs)
+    (axes,) = figure.compose(curve, []).axes
+    dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert len(dashed) == len(curve.cliffs)
+    highest = curve.cliffs.nlargest(1, "height_percent").iloc[0]
+    named = f"{highest['from_tokens']}: +{highest['height_percent']:.0f} %"
+    assert named in [text.get_text() for text in axes.texts]
+    # Every second tread stands on a grey ground.
+    assert len(axes.patches) == len(curve.treads) // 2
+
+
+def test_a_step_whose_place_is_not_known_is_a_stretch_and_one_back_has_a_minus():
+    curve = tables(counts="all")
+    step = curve.cliffs.iloc[:1].assign(from_tokens=100, to_tokens=108, upwards=False, height_percent=5.0)
+    (axes,) = figure.compose(dataclasses.replace(curve, cliffs=step), []).axes
+    assert "100–108: −5 %" in [text.get_text() for text in axes.texts]
+    assert len(axes.patches) == len(curve.treads) // 2 + 1
+
+
+def test_a_far_tail_does_not_flatten_the_curve_unless_plans_are_on_it(on_p99):
+    curve = tables()
+    slow = curve.points["tokens"] == 197
+    far = dataclasses.replace(curve, points=curve.points.assign(p99_ns=curve.points["p99_ns"].where(~slow, 9e9)))
+    assert figure.compose(far, []).axes[0].get_ylim()[1] < 100
+    assert figure.compose(far, on_p99).axes[0].get_ylim()[1] > 9000
 
 
 def test_of_several_curves_the_newest_is_drawn(report, tmp_path):
-    old = frame(curve_id="z-old", measured_at="2025-01-01", counts="99")
-    one = write_report(report, pandas.concat([frame(), old]), tmp_path / "both")
-    two = write_report(report, frame(), tmp_path / "new")
+    old = tables(curve_id=7, measured_at="2025-01-01", counts="99")
+    one = write_report(report, together(tables(), old), tmp_path / "both")
+    two = write_report(report, tables(), tmp_path / "new")
     assert one.pictures[0].read_bytes() == two.pictures[0].read_bytes()
+    # Unless the plan says that it rests on another one.
+    rests = CampaignReport("c", [dataclasses.replace(row, curve_id=7) for row in report.rows])
+    three = write_report(rests, together(tables(), old), tmp_path / "named")
+    assert three.pictures[0].read_bytes() != two.pictures[0].read_bytes()
 
 
 def test_boards_without_a_curve_and_campaigns_without_rows(report, tmp_path):
-    files = write_report(report, frame().iloc[:0], tmp_path)
+    files = write_report(report, tables().of(None), tmp_path)
     assert files.pictures == []
-    empty = write_report(CampaignReport("none", []), frame(), tmp_path)
+    empty = write_report(CampaignReport("none", []), tables(), tmp_path)
     assert json.loads(empty.table_json.read_text()) == []
     assert "nothing was planned" in empty.page.read_text()
 
 
 def test_names_of_boards_never_become_paths(report, curves, tmp_path):
     rows = [codec.decode(ReportRow, {**codec.encode(row), "board": "../../etc/x"}) for row in report.rows[:1]]
-    files = write_report(CampaignReport("c", rows), frame(board="../../etc/x"), tmp_path / "out")
+    files = write_report(CampaignReport("c", rows), tables(board="../../etc/x"), tmp_path / "out")
     assert [path.parent for path in files.pictures] == [tmp_path / "out"]
 
 

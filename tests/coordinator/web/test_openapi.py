@@ -7,14 +7,24 @@ import jsonschema
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from tailfleet_coordinator.replies import AddSchedule, DatasetRequest, EnrolmentRequest, ModelRequest, TokenRequest
+from tailfleet_coordinator.replies import (
+    AddSchedule,
+    CurveDetails,
+    DatasetRequest,
+    EnrolmentRequest,
+    JobDetails,
+    JobOrder,
+    ModelRequest,
+    PlannedFor,
+    TokenRequest,
+)
 from tailfleet_coordinator.web.openapi import components, spoken_by
 from tailfleet_schema import codec, schedule
 from tailfleet_schema.board import BoardFacts, BoardKind, Hardware, Software, Telemetry
 from tailfleet_schema.campaign import CampaignRequest, Objective
 from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
 from tailfleet_schema.errors import Blame, DecodeError
-from tailfleet_schema.job import Failure, Job, JobKind, Key
+from tailfleet_schema.job import Effort, Failure, Job, JobKind, Key
 from tailfleet_schema.messages import (
     EnrolRequest,
     ErrorReply,
@@ -33,6 +43,18 @@ FACTS = BoardFacts(BoardKind.PHYSICAL, Hardware("m", "aarch64", "cpu", 4, 1 << 3
 STATE = Telemetry("2026-01-01T00:00:00Z", cpu_mhz=[1479.0], temperature_c=41.5)
 DENSE = schedule.dense("tiny", TINY.geometry)
 JOB = Job("j", JobKind.VERIFY, Workload(TINY), [Unit(Part.SCHEDULE, 17, 17, DENSE.digest)], 2, 1, 0, schedules=[DENSE])
+ORDER = JobOrder(
+    "eager", "fp32", 1, "auto", 3, 3, 9, ["model"], [5, 17], [], [PlannedFor("0" * 64, "topk", [17, 9])], None, None, 0,
+    Effort(),
+)  # fmt: skip
+JOB_DETAILS = JobDetails(
+    "j", "c", "sweep", "nano", "physical", "tiny", "leased", False, 1, 2, 1, 1, "2026-01-01T00:00:00+00:00", None, None,
+    None, False, None, False, ORDER, {"device": "cpu"}, [],
+)  # fmt: skip
+CURVE = CurveDetails(
+    1, "nano", "physical", "tiny", False, "it was hot", 3, 16, 1, 4, 2, 40, ORDER, {"device": "cpu"}, "0" * 64, "c",
+    "j", None, "2026-01-01T00:00:00+00:00",
+)  # fmt: skip
 
 SAMPLES = [
     EnrolmentRequest("nano", "jetson-tx2", 5),
@@ -51,6 +73,8 @@ SAMPLES = [
     CampaignRequest(["tiny"], ["nano"], objective=Objective(latency_share=0.5)),
     AddSchedule(DENSE),
     ModelRequest(TINY),
+    JOB_DETAILS,
+    CURVE,
     DatasetRequest(DatasetSpec("pets", "0" * 64, 2, 1, 1, "a test", "files", "1" * 64), True),
     LeaseReply(Lease(JOB, 1, 60.0, [Key(Part.MODEL, "", -1, 17, 17, 0)])),
     ErrorReply("no", Blame.AUTHOR, "yes"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tailfleet_coordinator.plan.latency import Prediction
+from tailfleet_coordinator.plan.prediction import Prediction
 from tailfleet_coordinator.plan.verdict import against_dense, in_ms, on_statistic, points
 from tailfleet_schema.campaign import Objective, Statistic
 

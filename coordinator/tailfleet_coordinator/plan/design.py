@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
+from tailfleet_coordinator.plan.halves import SIZED_METHODS
 from tailfleet_coordinator.plan.quantiles import ENOUGH_CALLS, least_calls, shortage
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import Objective, Statistic, SweepSettings
@@ -85,8 +86,8 @@ def sweep_units(
     ``dtype`` may change predictions, a look at whether they do.
 
     ``counts`` is that of ``SweepSettings``; the full count always belongs to the curve. Adaptive sweeps add counts to
-    the curve, never to the parts. Raises ``InputError`` for counts that the model does not have, ``ScheduleError`` for
-    an unknown method.
+    the curve, never to the parts. The schedules of ``anchors`` come besides; see :func:`schedule_units`. Raises
+    ``InputError`` for counts that the model does not have, ``ScheduleError`` for an unknown method.
     """
     curve, full = curve_counts(geometry, counts, batch), geometry.tokens
     # Of both sides of a cliff the lower one is what plans work with.
@@ -96,7 +97,7 @@ def sweep_units(
     units.append(Unit(Part.FIXED, full, full))
     units += [Unit(Part.MODEL, n, n) for n in curve]
     units += [Unit(part, n, n) for part in (Part.ATTENTION, Part.MLP) for n in parts]
-    if "tome" in methods:
+    if SIZED_METHODS & set(methods):
         units += [Unit(Part.ATTENTION, n, n, SIZED) for n in _thinned(parts, MOST_SIZED_COUNTS)]
     shares = PHYSICAL_PAIRS if kind is BoardKind.PHYSICAL else VIRTUAL_PAIRS
     for method in methods:
@@ -196,8 +197,16 @@ def verify_units(schedules: Iterable[Schedule], judged: bool) -> list[Unit]:
     distinct = {schedule.digest: schedule for schedule in schedules}
     if not any(schedule.is_dense for schedule in distinct.values()):
         raise InputError("a verification needs the dense schedule to compare with")
-    parts = (Part.SCHEDULE, Part.ACCURACY) if judged else (Part.SCHEDULE,)
-    return [Unit(part, s.tokens, s.keep[-1], digest) for part in parts for digest, s in distinct.items()]
+    return [
+        unit
+        for part in ((Part.SCHEDULE, Part.ACCURACY) if judged else (Part.SCHEDULE,))
+        for unit in schedule_units(distinct.values(), part)
+    ]
+
+
+def schedule_units(schedules: Iterable[Schedule], part: Part = Part.SCHEDULE) -> list[Unit]:
+    """One unit of ``part`` a schedule, which names it by digest."""
+    return [Unit(part, s.tokens, s.keep[-1], s.digest) for s in schedules]
 
 
 def verify_effort(objective: Objective, sweep: SweepSettings, pass_ns: float) -> tuple[int, int]:

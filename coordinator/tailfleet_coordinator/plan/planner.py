@@ -10,7 +10,9 @@ import numpy as np
 
 from tailfleet_coordinator.plan import choice
 from tailfleet_coordinator.plan.accuracy import AccuracyProfile, LossModel, TokenWork
-from tailfleet_coordinator.plan.latency import LatencyModel, Prediction
+from tailfleet_coordinator.plan.anchors import anchors
+from tailfleet_coordinator.plan.latency import LatencyModel
+from tailfleet_coordinator.plan.prediction import Prediction
 from tailfleet_coordinator.plan.rules import ALPHA, input_accuracy, pomt_rule
 from tailfleet_coordinator.plan.search import Problem, search, undominated
 from tailfleet_coordinator.plan.spread import Spread
@@ -92,7 +94,9 @@ def make_plan(given: PlanInput) -> Plan:
         spread = Spread.fit(given.sweep, given.model.geometry.tokens, on)
     except InputError as error:
         spread, few = Spread.quiet(given.model.geometry.tokens), error.sentence
-    latency = LatencyModel.fit(given.model.geometry, summaries, spread)
+    methods = sorted({r.unit.label for r in given.sweep if r.unit.part is Part.REDUCE})
+    timed = anchors(given.model.name, given.model.geometry, methods)
+    latency = LatencyModel.fit(given.model.geometry, summaries, spread, timed)
     profile = _profile(given)
     if few is not None:
         # Its figures are quiet ones, and say so.

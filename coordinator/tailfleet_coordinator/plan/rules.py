@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tailfleet_coordinator.plan.latency import Line
+from tailfleet_coordinator.plan.halves import Whole
 from tailfleet_schema.curve import Part, UnitResult
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.schedule import Schedule, smallest_reachable
@@ -30,10 +30,12 @@ def input_accuracy(results: Sequence[UnitResult]) -> dict[int, float]:
     }
 
 
-def pomt_rule(model: ModelSpec, method: str, curve: Line, accuracy: dict[int, float], alpha: float = ALPHA) -> Schedule:
+def pomt_rule(
+    model: ModelSpec, method: str, curve: Whole, accuracy: dict[int, float], alpha: float = ALPHA
+) -> Schedule:
     """The schedule of the rule for ``method``; dense where n* = N.
 
-    n runs over the measured counts of ``curve`` that ``method`` can reach in one block, A being linear between its
+    n runs over the counts of ``curve`` that ``method`` can reach in one block, A being linear between its
     own counts. Raises ``InputError`` where ``accuracy`` is empty.
     """
     if not accuracy:

@@ -39,7 +39,7 @@ from tailfleet_coordinator.plan.quantiles import (
     percentile,
     shortage,
 )
-from tailfleet_coordinator.plan.statistics import low_quantile
+from tailfleet_coordinator.plan.statistics import summarise
 from tailfleet_schema.campaign import Statistic
 from tailfleet_schema.curve import Part, UnitResult
 from tailfleet_schema.errors import InputError
@@ -141,6 +141,8 @@ class _Calls:
     @classmethod
     def of(cls, results: Sequence[UnitResult]) -> "_Calls":
         whole = [r for r in results if r.unit.part in (Part.MODEL, Part.SENTINEL)]
+        # What disturbed a block is part of the tail, and none of the quiet time.
+        quiet = {point.unit: point.quiet_ns for point in summarise(results) if point.quiet_ns is not None}
         units = sorted(complete(whole).items(), key=lambda item: item[0].tokens)
         gathered = [calls_of(rounds) for _, rounds in units]
         sizes = [len(calls) for calls, _ in gathered]
@@ -148,7 +150,7 @@ class _Calls:
             none = np.zeros(0, dtype=np.int64)
             return cls(np.zeros(0), none, none, none)
         return cls(
-            np.concatenate([calls / low_quantile(calls) for calls, _ in gathered]),
+            np.concatenate([calls / quiet[unit] for (unit, _), (calls, _) in zip(units, gathered, strict=True)]),
             np.repeat([unit.tokens for unit, _ in units], sizes),
             np.repeat(np.arange(len(units)), sizes),
             np.concatenate([numbers for _, numbers in gathered]),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tailfleet_coordinator.plan import design
 from tailfleet_coordinator.plan.statistics import PointSummary
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
+from tailfleet_schema.curve import SIZED, Judgement, Part, Unit, UnitResult
 from tailfleet_schema.schedule import Schedule, dense
 from tailfleet_schema.workload import Geometry, ModelSpec, Preprocessing
 
@@ -35,11 +35,16 @@ def straight(n):
 
 @dataclass
 class MadeUpBoard:
-    """Parts add up to 4 % less than the whole; a reduction adds ``launch_ns`` and work per token to its block."""
+    """Parts add up to 4 % less than the whole; a reduction adds ``launch_ns`` and work per token to its block.
+
+    From the first reduction on a block costs ``context`` more than its parts; ToMe's later attention ``sized`` more.
+    """
 
     half_ns: object = staircase
     launch_ns: float = 40e3
     fixed: float = 500e3
+    context: float = 0.0
+    sized: float = 0.0
     noise: float = 0.01
     geometry: Geometry = GEOMETRY
     rng: random.Random = field(default_factory=lambda: random.Random(7))
@@ -52,7 +57,10 @@ class MadeUpBoard:
     def schedule_ns(self, schedule):
         blocks = 0.0
         for n, m in zip(schedule.entering, schedule.keep):
-            blocks += (self.reduce_ns(n, m) if m < n else self.half_ns(n)) + self.half_ns(m)
+            block = (self.reduce_ns(n, m) if m < n else self.half_ns(n)) + self.half_ns(m)
+            if schedule.method == "tome" and n < self.geometry.tokens:
+                block += self.sized * self.half_ns(n)
+            blocks += block * (1 + self.context * (m < self.geometry.tokens))
         return self.fixed + 1.04 * blocks
 
     def unit_ns(self, unit, schedules=None):
@@ -60,7 +68,7 @@ class MadeUpBoard:
         if unit.part is Part.FIXED:
             return self.fixed
         if unit.part in (Part.ATTENTION, Part.MLP):
-            return depth * self.half_ns(unit.tokens)
+            return depth * self.half_ns(unit.tokens) * (1 + self.sized * (unit.label == SIZED))
         if unit.part is Part.REDUCE:
             return depth * self.reduce_ns(unit.tokens, unit.kept)
         if unit.part is Part.SCHEDULE:
@@ -84,8 +92,10 @@ class MadeUpBoard:
             made += [UnitResult(unit, number, self.calls_ns(truth, blocks, calls)) for number in range(rounds)]
         return made
 
-    def sweep(self, methods=("topk", "pomt", "tome"), counts="all", kind=BoardKind.VIRTUAL, **often):
-        return self.results(design.sweep_units(self.geometry, list(methods), counts, kind), **often)
+    def sweep(self, methods=("topk", "pomt", "tome"), counts="all", kind=BoardKind.VIRTUAL, timed=(), **often):
+        """``timed``: schedules that are timed besides."""
+        units = design.sweep_units(self.geometry, list(methods), counts, kind) + design.schedule_units(timed)
+        return self.results(units, schedules={s.digest: s for s in timed}, **often)
 
     def verification(self, schedules, judged=False, top1=None, **often):
         """``top1`` maps a digest to the images of 400 that are right."""

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from plan_board import GEOMETRY, MadeUpBoard, schedule, straight
 
+from tailfleet_coordinator.plan.anchors import anchors
 from tailfleet_coordinator.plan.latency import LatencyModel
 from tailfleet_coordinator.plan.statistics import summarise
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.curve import Part
+from tailfleet_schema.curve import SIZED, Part
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.schedule import dense, smallest_reachable
 
@@ -62,7 +63,7 @@ def test_predictions_are_right_on_a_smooth_board_measured_coarsely():
     errors = [abs(model.predict(s).ns / board.schedule_ns(s) - 1) for s in schedules]
     assert np.median(errors) < 0.015
     assert max(errors) < 0.05
-    assert all(model.predict(s).inferred for s in schedules if set(s.keep) - set(model.model.tokens))
+    assert all(model.predict(s).inferred for s in schedules if any(not model.halves.whole.knows(n) for n in s.keep))
 
 
 def test_between_far_counts_the_interval_widens_by_what_may_hide_there(board):
@@ -104,7 +105,7 @@ def test_the_sentinel_stands_in_for_a_missing_full_count(board):
 def test_reductions_cost_what_was_measured_also_where_it_was_not():
     board = MadeUpBoard(half_ns=straight, noise=0.002)
     model = fitted(board)
-    scale = model.scale.value_ns(197)
+    scale = model.halves.scale.value_ns(197)
     for n, m in ((197, 100), (150, 60), (120, 119)):
         overhead = model.overheads["topk"].block_ns(n, m)
         assert overhead == pytest.approx(board.reduce_ns(n, m), rel=0.03)
@@ -123,3 +124,63 @@ def test_a_reduction_that_saves_is_not_held_to_be_free():
     assert model.overheads["topk"].block_ns(197, 60) == pytest.approx(board.reduce_ns(197, 60), rel=0.03)
     assert model.overheads["topk"].block_ns(197, 60) < model.overheads["topk"].attention_ns(197)
     assert model.overheads["topk"].block_ns(197, 2) >= model.overheads["topk"].attention_ns(2)
+
+
+def errors(model, board, schedules):
+    return np.array([model.predict(s).ns / board.schedule_ns(s) - 1 for s in schedules])
+
+
+def test_parts_between_their_counts_follow_the_steps_of_the_curve(board):
+    """The curve at every count, parts at nine of them: what no line through the parts could show."""
+    model = fitted(board, counts="all", kind=BoardKind.PHYSICAL)
+    assert len(model.halves.attention.tokens) == 9
+    schedules = random_schedules(60)
+    assert np.median(np.abs(errors(model, board, schedules))) < 0.01
+    assert np.abs(errors(model, board, schedules)).max() < 0.03
+    below, above = (model.halves.attention_ns(n) for n in (128, 129))
+    assert above - below == pytest.approx(1.04 * 150e3, rel=0.15)
+
+
+def test_tokens_with_sizes_cost_what_was_measured():
+    board = MadeUpBoard(half_ns=straight, sized=0.2, noise=0.002)
+    results = board.sweep(["tome"], kind=BoardKind.PHYSICAL)
+    schedules = random_schedules(40, "tome")
+    model = LatencyModel.fit(GEOMETRY, summarise(results))
+    assert np.abs(errors(model, board, schedules)).max() < 0.02
+    guessing = LatencyModel.fit(GEOMETRY, summarise([r for r in results if r.unit.label != SIZED]))
+    assert errors(guessing, board, schedules).mean() < -0.02
+    widths = [m.predict(schedules[0]) for m in (guessing, model)]
+    assert widths[0].half_ns / widths[0].ns > widths[1].half_ns / widths[1].ns
+
+
+@pytest.mark.parametrize("context", [0.08, -0.05])
+@pytest.mark.parametrize("method", ["topk", "pomt", "tome"])
+def test_anchors_tell_what_blocks_cost_once_tokens_left(method, context):
+    board = MadeUpBoard(context=context)
+    timed = anchors("made-up", GEOMETRY, ["topk", "pomt", "tome"])
+    summaries = summarise(board.sweep(timed=timed))
+    model = LatencyModel.fit(GEOMETRY, summaries, anchors=timed)
+    schedules = random_schedules(60, method, seed=3)
+    assert not {s.digest for s in schedules} & {s.digest for s in timed}
+    found = errors(model, board, schedules)
+    assert np.median(np.abs(found)) < 0.01
+    predictions = [model.predict(s) for s in schedules]
+    assert np.mean([p.low_ns <= board.schedule_ns(s) <= p.high_ns for p, s in zip(predictions, schedules)]) >= 0.95
+    without = LatencyModel.fit(GEOMETRY, summaries)
+    assert np.abs(errors(without, board, schedules).mean()) > 0.6 * abs(context)
+
+
+def test_search_and_prediction_agree_on_costs_in_context():
+    board = MadeUpBoard(context=0.1, sized=0.1)
+    timed = anchors("made-up", GEOMETRY, ["tome"])
+    model = LatencyModel.fit(GEOMETRY, summarise(board.sweep(["tome"], timed=timed)), anchors=timed)
+    for chosen in random_schedules(5, "tome"):
+        added = sum(model.block_ns("tome", n, m) for n, m in zip(chosen.entering, chosen.keep))
+        assert model.fixed_ns + added == pytest.approx(model.predict(chosen).ns)
+
+
+def test_anchors_of_another_model_are_passed_over(board):
+    timed = anchors("made-up", GEOMETRY, ["topk"])
+    summaries = summarise(board.sweep(["topk"], kind=BoardKind.PHYSICAL, timed=timed))
+    assert LatencyModel.fit(GEOMETRY, summaries, anchors=anchors("another", GEOMETRY, ["topk"])).contexts == {}
+    assert set(LatencyModel.fit(GEOMETRY, summaries, anchors=timed).contexts) == {"topk"}

@@ -106,12 +106,14 @@ def test_a_tail_that_both_have_is_no_doubt_about_which_is_faster():
     assert pruned.margin_ns(model.dense) < gain
 
 
-def test_a_curve_on_the_statistic_has_the_measured_counts():
+def test_a_curve_on_the_statistic_has_every_count():
     results = board(half_ns=straight, noise=0.1).sweep(["topk"], kind=BoardKind.PHYSICAL, calls=10)
     model = LatencyModel.fit(GEOMETRY, summarise(results), Spread.fit(results, 197, Statistic.P50))
-    assert model.curve.tokens == model.model.tokens
-    ratios = np.array(model.curve.ns) / np.array(model.model.ns)
-    assert np.allclose(ratios, 1 + 0.1 * (np.log(2) + np.log(0.9)), atol=0.02)
+    whole = model.halves.whole
+    assert model.curve.tokens == whole.tokens == tuple(range(2, 198))
+    ratios = [model.curve.value_ns(n) / whole.value_ns(n) for n in whole.tokens]
+    assert [model.curve.half_ns(n) / whole.half_ns(n) for n in whole.tokens] == pytest.approx(ratios)
+    assert np.allclose(np.array(ratios), 1 + 0.1 * (np.log(2) + np.log(0.9)), atol=0.02)
 
 
 def test_percentiles_of_parts_do_not_add_up_to_those_of_the_whole():

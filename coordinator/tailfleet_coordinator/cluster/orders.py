@@ -7,6 +7,7 @@ from dataclasses import replace
 from tailfleet_coordinator.campaigns import workload_of
 from tailfleet_coordinator.db.rows import Board, Step
 from tailfleet_coordinator.plan import design
+from tailfleet_coordinator.plan.anchors import anchors
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignRequest
 from tailfleet_schema.curve import Part, Unit
@@ -17,14 +18,16 @@ from tailfleet_schema.workload import DatasetSpec, ModelSpec
 
 def sweep(request: CampaignRequest, step: Step, board: Board, model: ModelSpec) -> Job:
     """The job that measures a curve and what a planner needs. Raises ``InputError`` for counts that there are not."""
+    timed = anchors(model.name, model.geometry, request.methods)
     return Job(
         id=f"{step.campaign_id}-sweep-{step.id}",
         kind=JobKind.SWEEP,
         workload=workload_of(request, model, board.kind),
-        units=sweep_units(request, model, board.kind),
+        units=sweep_units(request, model, board.kind) + design.schedule_units(timed),
         rounds=request.sweep.rounds,
         calls=request.sweep.calls,
         seed=_seed(step, "sweep"),
+        schedules=timed,
         effort=wanted_effort(request, model),
     )
 

@@ -1,11 +1,13 @@
 """What a campaign orders, and which stored sweep serves it instead. No store, no board."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from tailfleet_coordinator.cluster import orders
 from tailfleet_coordinator.db.rows import Step
+from tailfleet_coordinator.plan.anchors import anchors
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignRequest, Objective, Statistic, SweepSettings
 from tailfleet_schema.curve import Part, Unit
@@ -84,3 +86,10 @@ def test_a_verification_repeats_its_schedules_and_has_time_for_what_a_tail_takes
     job = orders.verification(ask(objective), STEP, board, MODEL, schedules, None, pass_ns)
     assert (job.effort.least_tokens, job.effort.precision) == (None, 0.02)
     assert job.effort.budget_seconds == pytest.approx(max(600.0, 2 * job.rounds * job.calls * pass_ns * 1e-9))
+
+
+@pytest.mark.parametrize("kind", list(BoardKind))
+def test_a_sweep_times_schedules_that_anchor_its_parts(kind):
+    job = orders.sweep(ask(), STEP, SimpleNamespace(kind=kind), MODEL)
+    assert job.schedules == anchors("deep", MODEL.geometry, ["topk"])
+    assert {u.label for u in job.units if u.part is Part.SCHEDULE} == {s.digest for s in job.schedules}

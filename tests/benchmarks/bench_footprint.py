@@ -33,9 +33,12 @@ IDLE_SECONDS = 65.0
 """At least a minute, and three of its long polls."""
 QUICK_IDLE_SECONDS = 10.0
 PAIRS = 100
-QUICK_PAIRS = 5
+QUICK_PAIRS = 3
 BLOCKS = 14
 """Of a turn: about half a second."""
+QUICK_BLOCKS = 2
+WITHIN_PERCENT = 1.0
+"""An effect that is larger would have been seen; else the turns scatter too much to say that there is none."""
 CONFIDENCE = 0.99
 """Of the effect's interval: where there is no effect, one run in 200 still sees one."""
 
@@ -49,7 +52,7 @@ def measure(quick: bool = False) -> list[Figure]:
         time.sleep(SETTLING_SECONDS)
         share = _cpu_share(agent, QUICK_IDLE_SECONDS if quick else IDLE_SECONDS)
         memory, whole = private_bytes(agent), memory_bytes(agent, ["Rss"])
-        effects = _effects(agent, QUICK_PAIRS if quick else PAIRS)
+        effects = _effects(agent, QUICK_PAIRS, QUICK_BLOCKS) if quick else _effects(agent, PAIRS, BLOCKS)
         grown = private_bytes(agent) - memory
     half = float(stdtrit(len(effects) - 1, 0.5 + CONFIDENCE / 2)) * effects.std(ddof=1) / len(effects) ** 0.5
     return [
@@ -59,7 +62,7 @@ def measure(quick: bool = False) -> list[Figure]:
         Figure("idle agent: processor time, share of a core", share * 100, "%", 0.2),
         Figure("effect on a quiet time beside it", effects.mean() * 100, "%"),
         Figure(f"lower end of its {CONFIDENCE:.0%} interval", (effects.mean() - half) * 100, "%", 0.0),
-        Figure(f"upper end of its {CONFIDENCE:.0%} interval", (effects.mean() + half) * 100, "%"),
+        Figure(f"upper end of its {CONFIDENCE:.0%} interval", (effects.mean() + half) * 100, "%", WITHIN_PERCENT),
     ]
 
 
@@ -89,7 +92,7 @@ def _cpu_share(pid: int, seconds: float) -> float:
     return (cpu_ns(pid) - used) * 1e-9 / (time.monotonic() - began)
 
 
-def _effects(agent: int, pairs: int) -> np.ndarray:
+def _effects(agent: int, pairs: int, blocks: int) -> np.ndarray:
     """By how much each pair's turn with the agent was slower, as shares."""
     order = beside.sweep_order(digits.model(None), SweepSettings(calls=5), 1, "bench-footprint")
     full = order.job.workload.model.geometry.tokens
@@ -101,7 +104,7 @@ def _effects(agent: int, pairs: int) -> np.ndarray:
             for present in which_first.sample([True, False], 2):
                 os.kill(agent, signal.SIGCONT if present else signal.SIGSTOP)
                 try:
-                    quiet[present] = beside.quiet_ns(workload.blocks([full] * BLOCKS))
+                    quiet[present] = beside.quiet_ns(workload.blocks([full] * blocks))
                 finally:
                     os.kill(agent, signal.SIGCONT)
             effects.append(quiet[True] / quiet[False] - 1)

@@ -1,11 +1,11 @@
 """Sweeps beside a process that burns one core half of the time, in bursts of mean 0.05, 0.5 and 5 s.
 
 Each run is tailfleet's default adaptive sweep of a whole model, from the start of the measured child on beside a
-burner of its own seed, within a budget of ``OWN_SECONDS``; most runs are of ``digits_vit`` (with random weights),
-whose calls are an order of magnitude shorter than those of ``deit_small_patch16_224``. The errors are those of quiet
-times, inferred counts included, against a reference that is measured in turns with ours and while the burner is
-paused (``beside``). Beside it stands POMT's protocol: a sample of counts in order, the median of 2 s of calls at each
-while the burner burns, against the reference's own medians.
+burner of its own seed, within a budget far below the default of ten minutes; most runs are of ``digits_vit`` (with
+random weights), whose calls are an order of magnitude shorter than ``deit_small_patch16_224``'s. The errors are those
+of quiet times, inferred counts included, against a reference that is measured in turns with ours and while the burner
+is paused (``beside``). Beside it stands POMT's protocol: a sample of counts in order, the median of 2 s of calls at
+each while the burner burns, against the reference's own medians.
 """
 
 import time
@@ -22,8 +22,6 @@ from tailfleet_schema.campaign import SweepSettings
 from tailfleet_schema.workload import ModelSpec
 
 BURSTS_SECONDS = (0.05, 0.5, 5.0)
-OWN_SECONDS = 60.0
-"""A sweep's budget of its own, far below the default of ten minutes; most end long before."""
 WITHIN_PERCENT = 5.0
 WRONG_PERCENT = 8.0
 """No curve that calls itself stable may be off by more."""
@@ -34,6 +32,8 @@ class Plan:
     """How one model is measured beside each length of bursts."""
 
     runs: int
+    budget_seconds: float
+    """Of each sweep, the reference's turns not counted."""
     turns: float
     """The reference measures so many times as long as the sweep."""
     counts: int
@@ -42,8 +42,8 @@ class Plan:
     """Counts of POMT's protocol, evenly spaced."""
 
 
-PLANS = {"digits_vit": Plan(4, 0.7, 196, 8), bundled.DEIT: Plan(1, 1.0, 66, 8)}
-QUICK_PLANS = {"digits_vit": Plan(1, 0.5, 66, 3)}
+PLANS = {"digits_vit": Plan(3, 60.0, 0.6, 131, 5), bundled.DEIT: Plan(1, 120.0, 0.4, 50, 5)}
+QUICK_PLANS = {"digits_vit": Plan(1, 30.0, 0.3, 50, 3)}
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def measure(quick: bool = False) -> list[Figure]:
 
 def _order(spec: ModelSpec, plan: Plan, seed: int):
     # The child's budget runs on while it waits for the reference.
-    settings = SweepSettings(budget_seconds=OWN_SECONDS * (1 + plan.turns))
+    settings = SweepSettings(budget_seconds=plan.budget_seconds * (1 + plan.turns))
     return beside.sweep_order(spec, settings, seed, f"bench-noise-{time.time_ns()}")
 
 

@@ -20,7 +20,7 @@ from tests.benchmarks.figure import OUT, Figure
 from tests.benchmarks.reference import Passes, Reference, cpu_ns
 
 from tailfleet_agent.runner import Child, worker_command
-from tailfleet_coordinator.plan import design, statistics
+from tailfleet_coordinator.plan import design, inference, statistics
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import SweepSettings
 from tailfleet_schema.curve import Part, UnitResult
@@ -83,7 +83,7 @@ def sweep_order(model: ModelSpec, settings: SweepSettings, seed: int, name: str)
     workload = Workload(dataclasses.replace(model, checkpoint_sha256=None, dataset=None, preprocessing=None))
     units = design.sweep_units(model.geometry, [], settings.counts, BoardKind.PHYSICAL)
     chosen = [unit for unit in units if unit.part in (Part.MODEL, Part.SENTINEL)]
-    least = min(unit.tokens for unit in chosen) if settings.counts == "adaptive" else None
+    least = design.least_count(model.geometry) if settings.counts == "adaptive" else None
     job = Job(
         name, JobKind.SWEEP, workload, chosen, settings.rounds, settings.calls, seed, effort=settings.effort(least)
     )
@@ -92,7 +92,7 @@ def sweep_order(model: ModelSpec, settings: SweepSettings, seed: int, name: str)
 
 def every_count(job: Job) -> list[int]:
     """The counts of a full curve, 2 … N."""
-    return design.curve_counts(job.workload.model.geometry, "all", BoardKind.PHYSICAL)
+    return design.curve_counts(job.workload.model.geometry, "all")
 
 
 def sweep(
@@ -167,12 +167,12 @@ def errors(swept: Swept) -> Errors:
     """Of the curve that tailfleet makes of ``swept``, at the counts that its reference knows."""
     counts = sorted(n for n, blocks in swept.reference.items() if blocks)
     truth = np.array([quiet_ns(swept.reference[n]) for n in counts])
-    known = statistics.measured(statistics.summarise(swept.results), Part.MODEL)
-    tokens = [point.unit.tokens for point in known]
-    ours = np.interp(counts, tokens, [point.ns for point in known])
+    curve = inference.every_count(statistics.summarise(swept.results), counts[0], counts[-1])
+    ours = {point.tokens: point for point in curve}
     halves = [(quiet_ns(swept.reference[n][::2]), quiet_ns(swept.reference[n][1::2])) for n in counts]
     own = np.array([abs(one / other - 1) / 2 for one, other in halves])
-    return Errors(np.array(counts), ours / truth - 1, np.isin(counts, tokens), own)
+    shares = np.array([ours[n].ns for n in counts]) / truth - 1
+    return Errors(np.array(counts), shares, np.array([ours[n].measured for n in counts]), own)
 
 
 def quiet_ns(blocks: Sequence[Sequence[int]]) -> float:

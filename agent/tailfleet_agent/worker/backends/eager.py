@@ -60,6 +60,10 @@ class EagerBackend(Backend):
         with _NO_GRADIENTS():
             timing.warm_up(self._clock, self.prepare(Unit(Part.SENTINEL, count, count)))
 
+    def preempted_bits(self) -> str:
+        """Of the last block, where it ran on the CPU."""
+        return str(self._clock.preempted_bits)
+
     def measure(self, unit: Unit, round_number: int, calls: int) -> List[int]:
         """Time ``calls`` calls; the first time that a unit is met, one untimed call goes before."""
         with _NO_GRADIENTS():

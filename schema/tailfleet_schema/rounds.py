@@ -189,7 +189,7 @@ def _examine(sweep: Sweep, witnesses: Set[int]) -> Findings:
         (unit, number)
         for unit, rounds in ratios.items()
         for number, ratio in rounds.items()
-        if (len(rounds) > 1 and ratio > 1.0 + tolerance) or sweep.units[unit][number].busy
+        if ratio > 1.0 + tolerance * _spread(len(rounds)) or sweep.units[unit][number].busy
     }
     slower = sorted(ratios[unit][number] for unit, number in hit)
     doubts, known = _known(sweep, ratios, hit, _agreement(slower, tolerance))
@@ -240,6 +240,12 @@ def _ratios(sweep: Sweep, divided: Dict[int, float]) -> _Ratios:
             lowest = min(lows.values())
             found[unit] = {number: low / lowest for number, low in lows.items()}
     return found
+
+
+def _spread(blocks: int) -> float:
+    """How much further apart the lowest and the highest of so many lows lie than of three: the expected range of
+    normal ones, whose lowest falls with their number, nearly."""
+    return max(1.0, math.log(blocks) / math.log(3.0)) ** 0.77
 
 
 def _tolerance(ratios: _Ratios) -> float:

@@ -228,3 +228,16 @@ def test_a_call_disturbed_in_a_quiet_block_does_not_reach_the_quiet_time():
 @pytest.mark.parametrize(("freedom", "value"), [(1, 12.706), (4, 2.776), (11, 2.201), (30, 2.042), (1000, 1.962)])
 def test_students_quantile(freedom, value):
     assert student(freedom) == pytest.approx(value, abs=0.0015)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.02])
+def test_more_rounds_of_noise_disturb_no_more_blocks(share):
+    rng = random.Random(1)
+    results = [
+        UnitResult(Unit(Part.MODEL, n, n), number, [round(1e7 * (1 + share * rng.gauss(0, 1))) for _ in range(3)])
+        for number in range(24)
+        for n in range(2, 42)
+    ]
+    judged = judge(results)
+    assert not judged.unsure
+    assert len(judged.disturbed) < 0.15 * len(results)

@@ -16,7 +16,7 @@ def nano(live):
     """The id of a curve of tiny on the board nano, one of whose rounds was disturbed."""
     live.board("nano")
     curve = live.lab.curve("c1", "nano")
-    live.lab.sql(f"INSERT INTO curve_rounds VALUES ({curve}, 0, 1.0, 0, ''), ({curve}, 1, 1.4, 1, 'it was hot')")
+    live.lab.sql("UPDATE curve_rounds SET factor = 1.4, disturbed = 1, reason = 'it was hot' WHERE round = 1")
     live.lab.sql("UPDATE jobs SET runtime_json = ?", '{"torch": "2.9", "attention": "fused", "device": "cpu"}')
     return curve
 
@@ -155,7 +155,7 @@ def test_no_such_curve(cli, nano):
         ("points", 17, "source"),
         ("cliffs", 1, "height_percent"),
         ("treads", 2, "last_tokens"),
-        ("rounds", 2, "reason"),
+        ("rounds", 4, "reason"),
         ("samples", 28, "call_ns"),
     ],
 )
@@ -188,6 +188,7 @@ def test_exports_that_cannot_be_made(cli, nano, tmp_path):
 def test_a_curve_of_an_earlier_release_has_no_judged_rounds(cli, live):
     live.board("nano")
     live.lab.curve("c1", "nano")
+    live.lab.sql("DELETE FROM curve_rounds")
     assert "no round of it was judged" in cli("curve", "show", "tiny", "nano", "--rounds")
 
 

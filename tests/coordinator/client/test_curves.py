@@ -72,7 +72,7 @@ def test_beyond_the_memory_of_the_board_nothing_is_inferred(live, fleet):
 
 
 def test_the_list_says_what_there_is_of_each_curve(live, fleet, curve):
-    live.lab.sql(f"INSERT INTO curve_rounds VALUES ({curve}, 0, 1.0, 0, ''), ({curve}, 1, 1.4, 1, 'heat')")
+    live.lab.sql("UPDATE curve_rounds SET factor = 1.4, disturbed = 1, reason = 'heat' WHERE round = 1")
     (row,) = fleet.curve_list(board="nano").to_dict("records")
     assert (row["curve_id"], row["campaign"]) == (curve, "c1")
     assert (row["counts_measured"], row["counts_all"], row["cliffs"]) == (6, 16, 1)
@@ -82,7 +82,7 @@ def test_the_list_says_what_there_is_of_each_curve(live, fleet, curve):
 
 
 def test_treads_cliffs_and_judged_rounds(live, fleet, curve):
-    live.lab.sql(f"INSERT INTO curve_rounds VALUES ({curve}, 0, 1.0, 0, ''), ({curve}, 1, 1.4, 1, 'heat')")
+    live.lab.sql("UPDATE curve_rounds SET factor = 1.4, disturbed = 1, reason = 'heat' WHERE round = 1")
     treads = fleet.treads(model="tiny")
     assert treads[["first_tokens", "last_tokens"]].to_numpy().tolist() == [[2, 8], [9, 17]]
     (cliff,) = fleet.cliffs(board="nano").to_dict("records")
@@ -93,6 +93,8 @@ def test_treads_cliffs_and_judged_rounds(live, fleet, curve):
     assert rounds[["round", "factor", "disturbed", "reason"]].to_numpy().tolist() == [
         [0, 1.0, False, ""],
         [1, 1.4, True, "heat"],
+        [2, 1.0, False, ""],
+        [3, 1.0, False, ""],
     ]
     for table in (fleet.treads, fleet.cliffs, fleet.rounds):
         assert table(board="ghost").empty

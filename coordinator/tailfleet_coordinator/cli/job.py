@@ -184,10 +184,13 @@ def effort_words(effort: Effort) -> str:
 
 
 def runtime_words(runtime: dict[str, str]) -> str:
-    """``device cpu, threads 2, attention fused, …``."""
+    """``device cpu, 2 threads, attention fused, …``: what says itself what it is stands alone."""
     names = [name for name in RUNTIME_FIRST if name in runtime]
     names += sorted(set(runtime) - set(names))
-    return ", ".join(f"{name} {runtime[name]}" for name in names) or "– (the measured child did not tell)"
+    return (
+        ", ".join(runtime[name] if name in runtime[name] else f"{name} {runtime[name]}" for name in names)
+        or "– (the measured child did not tell)"
+    )
 
 
 def counts_words(counts: list[int]) -> str:

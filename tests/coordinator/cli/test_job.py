@@ -138,11 +138,11 @@ def test_an_open_ended_job_says_what_it_runs_on_and_in_which_round_it_is(live, c
     assert "0 results stored so far, 4 at least in the end campaign" in cli("job", "show", "c1-open")
     live.lab.claim(board)
     live.lab.add(board, open_ended, 1, [UnitResult(units[0], number, [9]) for number in range(3)])
-    live.lab.sql("UPDATE jobs SET runtime_json = ?", '{"threads": "2", "device": "cpu", "torch": "2.9"}')
+    live.lab.sql("UPDATE jobs SET runtime_json = ?", '{"threads": "2 threads", "device": "cpu", "torch": "2.9"}')
     shown = cli("job", "show", "c1-open")
     assert ", round 3 " in shown
     assert "for at most 9 s and 8 rounds" in shown
-    assert "runtime device cpu, threads 2, torch 2.9" in shown
+    assert "runtime device cpu, 2 threads, torch 2.9" in shown
     assert "leased 3/4 3 1 " in cli("job", "list")
     (status,) = live.lab.store.list_steps("c1")
     live.lab.store.update_step(status.id, "sweep", "")

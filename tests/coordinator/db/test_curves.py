@@ -3,9 +3,9 @@
 import pytest
 
 from tailfleet_coordinator.curves import CurveReader, file_curve
-from tailfleet_coordinator.db.rows import Anatomy, CurveCliff, CurveRound, CurveTread
+from tailfleet_coordinator.db.rows import Anatomy, CurveCliff, CurveCounts, CurveRound, CurveTread
 from tailfleet_coordinator.refusals import UnknownName
-from tailfleet_coordinator.replies import CLIFF_COLUMNS, CURVE_POINT_COLUMNS, ROUND_COLUMNS, TREAD_COLUMNS
+from tailfleet_coordinator.replies import CLIFF_COLUMNS, POINT_COLUMNS, ROUND_COLUMNS, TREAD_COLUMNS
 from tailfleet_schema.curve import UnitResult
 from tailfleet_schema.messages import Outcome
 
@@ -30,10 +30,6 @@ def swept(lab, board="nano", campaign="c1", counts=COUNTS, results=None):
     lab.add(board_id, job, 1, made if results is None else results(job))
     lab.store.finish_job(board_id, job.id, 1, Outcome.DONE, None, "")
     return job.id
-
-
-def rows(columns):
-    return list(zip(*columns.values()))
 
 
 def test_a_filed_curve_has_its_rounds_treads_and_cliffs(lab):
@@ -77,16 +73,28 @@ def test_people_are_told_of_them_by_model_and_board(lab):
 
 
 def test_a_curve_has_every_count_measured_or_inferred(lab):
-    told = CurveReader(lab.store).curve_columns(file_curve(lab.store, swept(lab)))
-    assert tuple(told) == CURVE_POINT_COLUMNS
-    assert told["tokens"] == list(range(2, 18))
-    assert [n for n, measured in zip(told["tokens"], told["measured"]) if measured] == list(COUNTS)
-    for n, ns, low, high, _ in rows(told):
+    curve_id = file_curve(lab.store, swept(lab))
+    told = CurveReader(lab.store).point_columns("tiny", "nano")
+    assert tuple(told) == POINT_COLUMNS
+    points = sorted(zip(*(told[name] for name in ("tokens", "source", "quiet_ns", "quiet_low_ns", "quiet_high_ns"))))
+    assert [point[0] for point in points] == list(range(2, 18))
+    assert [n for n, source, *_ in points if source == "measured"] == list(COUNTS)
+    for n, _, ns, low, high in points:
         assert low <= ns <= high
         if n != 14:
             assert ns == pytest.approx(time_ns(n), rel=0.01)
+    assert set(told["curve_id"]) == {curve_id}
     with pytest.raises(UnknownName, match="no curve 99"):
-        CurveReader(lab.store).curve_columns(99)
+        lab.store.get_curve(99)
+
+
+def test_how_much_there_is_of_each_curve_is_counted(lab):
+    first = file_curve(lab.store, swept(lab, "nano", "c1"))
+    second = file_curve(lab.store, swept(lab, "orin", "c2", counts=(2, 17)))
+    counts = lab.store.count_curves([first, second])
+    assert counts[first] == CurveCounts("c1", measured=9, cliffs=2, rounds=3, rounds_disturbed=0)
+    assert (counts[second].campaign, counts[second].measured) == ("c2", 2)
+    assert lab.store.count_curves([]) == {}
 
 
 def test_a_curve_that_an_earlier_release_filed_is_taken_apart_when_it_is_first_looked_for(lab):
@@ -107,7 +115,9 @@ def test_a_curve_without_a_point_that_fitted_into_memory_has_no_treads(lab):
     reader = CurveReader(lab.store)
     assert reader.cliff_columns(None, None)["from_tokens"] == []
     assert reader.tread_columns(None, None)["curve_id"] == []
-    assert reader.curve_columns(curve_id)["tokens"] == []
+    told = reader.point_columns(None, None)
+    assert set(told["curve_id"]) == {curve_id}
+    assert set(zip(told["source"], told["status"], told["quiet_ns"])) == {("measured", "oom", None)}
 
 
 def test_taking_a_curve_apart_at_once_happens_once(lab, together):

@@ -8,7 +8,8 @@
 Exit status: 0 after ``done``; 1 after ``failure``; 3 when told to stop, or when nobody listens any more; 2 for a
 wrong command line. Logs go to standard error. With ``facts`` as its argument the child instead prints what only
 torch can tell of the board, as one JSON object. With ``register`` it reads a RegisterOrder and answers with a
-RegisterReply, or with the WorkerEvent of a failure.
+RegisterReply, or with the WorkerEvent of a failure. With ``export`` it is a child's own helper; see
+``backends.onnx_export``.
 
 Nothing is imported here at the top that a bare Python 3.6 lacks, so that even there one sentence can be said.
 """
@@ -46,6 +47,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return _tell_facts(channel, arguments[2] if len(arguments) == 3 else None)
     if arguments == ["register"]:
         return _register(sys.stdin.buffer, channel)
+    if arguments == ["export"]:
+        return _export(sys.stdin.buffer, channel)
     usage = "usage: python -m tailfleet_agent.worker [facts [--virtual PROFILE] | register]"
     return _refuse(channel, ["usage"], usage, USAGE)
 
@@ -155,7 +158,7 @@ def _failure(error: Exception) -> Any:
     missing = (getattr(error, "name", None) or "").split(".")[0]
     if isinstance(error, ImportError) and missing in _PACKAGES:
         return Failure(
-            "{} is not installed for {}; mend: {}".format(missing, sys.executable, install_command()),
+            "{} is not installed for {}; mend: {}".format(missing, sys.executable, install_command(missing)),
             Blame.CONFIGURATION,
             detail,
         )
@@ -164,11 +167,14 @@ def _failure(error: Exception) -> Any:
     return Failure("the measured child failed: {}: {}".format(type(error).__name__, error), Blame.BUG, detail)
 
 
-_PACKAGES = ("torch", "timm", "numpy", "torchvision", "PIL")
+_PACKAGES = ("torch", "timm", "numpy", "torchvision", "PIL", "onnxruntime")
 
 
-def install_command() -> str:
-    """The pip command that gives this interpreter torch and timm; the newest of each that it can have."""
+def install_command(missing: str = "torch") -> str:
+    """The pip command that gives this interpreter torch and timm, the newest of each that it can have, or what else is
+    ``missing``."""
+    if missing == "onnxruntime":
+        return "{} -m pip install onnxruntime onnx onnxscript".format(sys.executable)
     if sys.version_info < (3, 7):
         wanted = '"torch<1.11" torchvision "timm<0.7"'
     else:
@@ -207,9 +213,24 @@ def _register(orders: IO[bytes], channel: IO[bytes]) -> int:
     return status
 
 
+def _export(orders: IO[bytes], channel: IO[bytes]) -> int:
+    from tailfleet_schema import codec
+
+    try:
+        from tailfleet_agent.worker.backends.onnx_export import serve
+
+        serve(orders, channel)
+    except Exception as error:
+        traceback.print_exc()
+        channel.write(codec.dumps({"failure": _failure(error)}).encode("utf-8") + b"\n")
+        channel.flush()
+        return FAILED
+    return DONE
+
+
 def _refuse(channel: IO[bytes], arguments: List[str], sentence: str, status: int = FAILED) -> int:
     """Say ``sentence``: as a failure event where one is expected, else on standard error alone."""
-    if arguments in ([], ["register"]):
+    if arguments in ([], ["register"], ["export"]):
         event = {"failure": {"sentence": sentence, "blame": "configuration", "detail": ""}}
         channel.write(json.dumps(event).encode("utf-8") + b"\n")
         channel.flush()

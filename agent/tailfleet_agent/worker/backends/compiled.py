@@ -63,7 +63,8 @@ class CompiledBackend(TorchBackend):
 
     def predict(self, digest: str, images: Any) -> Any:
         """See ``Backend``; batch by batch, by the graph of the workload's batch."""
-        return in_batches(images, self._job.workload.batch, lambda part: super(CompiledBackend, self).predict(digest, part))
+        whole = super().predict
+        return in_batches(images, self._job.workload.batch, lambda part: whole(digest, part))
 
     def runner(self, digest: str) -> Callable[[Any], Any]:
         """The schedule's own graph, that which is timed where it is."""

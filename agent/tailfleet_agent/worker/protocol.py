@@ -86,8 +86,9 @@ class _Session:
     def _run(self) -> None:
         from tailfleet_agent import probes
         from tailfleet_agent.worker import run
-        from tailfleet_agent.worker.backends import open_backend
+        from tailfleet_agent.worker.backends import Backend, open_backend
         from tailfleet_schema import codec
+        from tailfleet_schema.curve import Part
         from tailfleet_schema.job import JobKind
         from tailfleet_schema.messages import WorkerEvent, WorkerOrder
 
@@ -99,7 +100,8 @@ class _Session:
         # Only a board that computes its own predictions may call them its own.
         computed_on = "host" if profile is not None or job.kind is JobKind.PROFILE else "board"
 
-        def open_judge() -> Any:
+        def open_judge(backend: Optional[Backend]) -> Any:
+            # A backend that has loaded no torch has done its timing when this loads it.
             from tailfleet_agent.worker.judge import Judge
 
             # Several virtual boards may share this host; predictions do not depend on threads, their speed does.
@@ -109,12 +111,15 @@ class _Session:
 
                 torch.set_num_threads(threads)
             device = "cpu" if computed_on == "host" else _device()
-            return Judge(job, order.artifacts, computed_on, device, order.dataset_folder).judge
+            predict = None
+            if computed_on == "board" and any(unit.part in (Part.ACCURACY, Part.FIDELITY) for unit in job.units):
+                predict = (backend or open_backend(job, order.artifacts, "", order.runtime)).predict
+            return Judge(job, order.artifacts, computed_on, device, order.dataset_folder, predict).judge
 
         results = run.run(
             job,
             run.visits(job, [key.as_tuple() for key in order.known]),
-            lambda: open_backend(job, order.artifacts, profile or ""),
+            lambda: open_backend(job, order.artifacts, profile or "", order.runtime),
             open_judge,
             # The state of the machine that computes a virtual board's latencies says nothing about that board.
             probes.read_telemetry if profile is None else lambda: None,

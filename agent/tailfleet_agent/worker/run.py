@@ -12,6 +12,7 @@ import time
 from typing import Callable, Iterable, Iterator, List, Optional, Set, Tuple
 
 from tailfleet_agent.worker.backends import Backend, OutOfMemory
+from tailfleet_agent.worker.backends.memory import is_out_of_memory
 from tailfleet_schema.board import Telemetry
 from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Part, Unit, UnitKey, UnitResult
 from tailfleet_schema.job import Job
@@ -23,8 +24,6 @@ Visit = Tuple[Unit, int]
 """A unit and the round it is visited in."""
 
 Judging = Callable[[Unit], Judgement]
-
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cublas_status_alloc_failed")
 
 
 def visits(job: Job, known: Iterable[UnitKey] = ()) -> List[Visit]:
@@ -47,14 +46,15 @@ def run(
     job: Job,
     todo: List[Visit],
     open_backend: Callable[[], Backend],
-    open_judge: Callable[[], Judging],
+    open_judge: Callable[[Optional[Backend]], Judging],
     read_telemetry: Callable[[], Optional[Telemetry]],
     note: Callable[[str], None] = lambda words: None,
     now: Callable[[], float] = time.monotonic,
 ) -> Iterator[UnitResult]:
     """Yield the result of every visit in ``todo``, in that order.
 
-    ``open_backend`` and ``open_judge`` are called once each, when a first timed or judged unit needs them. A unit
+    ``open_backend`` and ``open_judge`` are called once each, when a first timed or judged unit needs them; the judge is
+    given the backend, if any was open. A unit
     that does not fit in memory yields status ``oom``. Nothing of this process runs while a block is timed.
     """
     backend: Optional[Backend] = None
@@ -66,11 +66,11 @@ def run(
         status = "ok"
         if unit.part in JUDGED_PARTS:
             if judging is None:
-                # The backend's memory is the judge's now.
+                note("opening the images")
+                judging = open_judge(backend)
+                # Unless the judge keeps it, for its predictions, the backend's memory is the judge's now.
                 backend = None
                 gc.collect()
-                note("opening the images")
-                judging = open_judge()
         elif backend is None:
             note("building the model")
             backend = open_backend()
@@ -93,13 +93,6 @@ def run(
         if read_at is None or moment - read_at >= TELEMETRY_SECONDS:
             telemetry, read_at = read_telemetry(), moment
         yield UnitResult(unit, round_number, call_ns, judgement, status, telemetry)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that memory did not suffice; torch has had several ways to say so."""
-    if isinstance(error, (OutOfMemory, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
 
 
 def _warm_up(backend: Backend) -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from tailfleet_agent.worker.backends import Backend, OutOfMemory
-from tailfleet_agent.worker.run import is_out_of_memory, run, visits
+from tailfleet_agent.worker.backends.memory import is_out_of_memory
+from tailfleet_agent.worker.run import run, visits
 from tailfleet_schema.board import Telemetry
 from tailfleet_schema.curve import Judgement, Part, Unit
 from tailfleet_schema.errors import InputError
@@ -87,7 +88,7 @@ def test_a_job_that_only_judges_builds_no_backend(make_job):
     judgement = Judgement(10, 9, 10, 0.0, "host", "1111111110")
     job = make_job([JUDGED], dataset=DATASET)
 
-    results = list(run(job, visits(job), never, lambda: lambda unit: judgement, lambda: None))
+    results = list(run(job, visits(job), never, lambda backend: lambda unit: judgement, lambda: None))
 
     assert [result.judgement for result in results] == [judgement]
     assert results[0].call_ns == []

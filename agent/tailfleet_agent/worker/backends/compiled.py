@@ -18,7 +18,7 @@ from tailfleet_schema.curve import Unit, UnitKey
 from tailfleet_schema.errors import ConfigurationError
 from tailfleet_schema.job import Job
 
-_SETTINGS = {
+_SETTINGS: Dict[str, Dict[str, object]] = {
     # Units are many, and a guard that fails must not silently hand them to eager.
     "torch._dynamo.config": {"suppress_errors": False},
     "torch._inductor.config": {"compile_threads": 1},

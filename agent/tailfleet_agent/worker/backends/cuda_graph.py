@@ -5,7 +5,7 @@ when it was captured. All graphs share one pool of memory, for no two of them ru
 before the next one runs.
 """
 
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, cast
 
 import torch
 
@@ -85,7 +85,7 @@ class CudaGraphBackend(TorchBackend):
     def _captured(self, program: Program) -> Tuple[timing.Call, Any]:
         """What replays ``program``, and where its outputs lie."""
         module, inputs = program
-        side = torch.cuda.Stream()
+        side: Any = cast(Any, torch.cuda).Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP_CALLS):

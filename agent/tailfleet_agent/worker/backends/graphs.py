@@ -1,9 +1,9 @@
 """The ONNX graphs of a job by name, and what each unit feeds to its graph; said alike to who exports and who runs them.
 
 Token counts are free in MODEL, ATTENTION, MLP and REDUCE graphs: there the dimension ``n`` is the tokens that enter,
-``m`` those that a REDUCE leaves. One graph with its counts free serves all counts of a part; a runtime that is slow with
-free dimensions fixes them when it loads the graph. FIXED and schedules have no free counts. All inputs and logits are
-fp32 whatever dtype is computed in, as converted models usually keep them.
+``m`` those that a REDUCE leaves. So one export serves all counts of a part; who runs a graph fixes them when loading
+it. FIXED and schedules have no free counts. All inputs and logits are fp32 whatever dtype is computed in, as converted
+models usually keep them.
 """
 
 from typing import Dict, List, Tuple
@@ -29,7 +29,7 @@ def name_of(unit: Unit) -> str:
         return FIXED
     if unit.part in (Part.ATTENTION, Part.MLP):
         if not unit.label:
-            return unit.part.value
+            return str(unit.part.value)
         if unit.part is Part.ATTENTION and unit.label == SIZED:
             return SIZED
         raise InputError("{} has no kind {!r}".format(unit.part.value, unit.label))

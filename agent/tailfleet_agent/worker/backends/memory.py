@@ -1,7 +1,7 @@
 """What a unit needs of a board's memory: the most that was held meanwhile, and how each runtime says "not enough".
 
-Where the kernel itself ends the process for want of memory (Linux' OOM killer; on a Jetson, whose GPU shares the memory,
-that is the usual way), nothing here is reached: the supervisor sees a child killed by signal 9.
+Where the kernel itself ends the process for want of memory (Linux' OOM killer; the usual way on a Jetson, whose GPU
+shares the memory), nothing here is reached: the supervisor sees a child killed by signal 9.
 """
 
 from contextlib import contextmanager

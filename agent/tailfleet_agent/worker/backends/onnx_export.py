@@ -5,8 +5,8 @@
     standard input    WorkerOrder, then any number of {"folder": …, "attention": …, "names": […]}
     standard output   for each of those {"versions": {…}}, or the WorkerEvent of a failure
 
-Beside the graphs it writes ``images.npy`` and ``tokens.npy``, which they are timed with. Weights lie beside a graph in a
-file of their own, which ONNX Runtime maps. What the graphs compute is ``programs``', what they are called ``graphs``'.
+Beside the graphs it writes ``images.npy`` and ``tokens.npy``, which they are timed with. Weights lie beside a graph in
+a file of their own. What the graphs compute is ``programs``', what they are called ``graphs``'.
 """
 
 import importlib

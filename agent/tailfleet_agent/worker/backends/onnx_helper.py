@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Type
 
 from tailfleet_agent.runner import worker_command
 from tailfleet_schema import codec
@@ -12,14 +12,19 @@ from tailfleet_schema.errors import Blame, ConfigurationError, InputError, Inter
 from tailfleet_schema.job import Failure, Job
 from tailfleet_schema.messages import WorkerOrder
 
-_ERRORS = {Blame.AUTHOR: InputError, Blame.LAB: LabError, Blame.CONFIGURATION: ConfigurationError}
+_ERRORS: Dict[Blame, Type[TailfleetError]] = {
+    Blame.AUTHOR: InputError,
+    Blame.LAB: LabError,
+    Blame.CONFIGURATION: ConfigurationError,
+}
 
 
 class Helper:
     """A context manager; leaving it ends the process, so that nothing runs beside what is timed afterwards."""
 
     def __init__(self, job: Job, artifacts: str) -> None:
-        environment = dict(os.environ, CUDA_VISIBLE_DEVICES="")  # it exports on the CPU; a GPU's memory is the runtime's
+        # It exports on the CPU: a GPU's memory is the runtime's.
+        environment = dict(os.environ, CUDA_VISIBLE_DEVICES="")
         self._process = subprocess.Popen(
             [*worker_command(sys.executable), "export"],
             stdin=subprocess.PIPE,
@@ -72,4 +77,5 @@ class Helper:
 
 def _error(failure: Failure) -> TailfleetError:
     sentence, _, mend = failure.sentence.partition("; mend: ")
-    return _ERRORS.get(failure.blame, InternalError)(sentence, mend or None)
+    kind: Type[TailfleetError] = _ERRORS.get(failure.blame, InternalError)
+    return kind(sentence, mend or None)

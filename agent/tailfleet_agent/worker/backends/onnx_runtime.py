@@ -10,14 +10,14 @@ import atexit
 import os
 import shutil
 import tempfile
-from typing import Any, Dict, List, Mapping, Optional, Set
+from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 import numpy as np
 import onnxruntime
 
 from tailfleet_agent.worker import timing
-from tailfleet_agent.worker.backends import Backend, graphs, memory, onnx_sessions
-from tailfleet_agent.worker.backends.attention import EXPLICIT, Timer, choose
+from tailfleet_agent.worker.backends import Backend, OutOfMemory, graphs, memory, onnx_sessions
+from tailfleet_agent.worker.backends.attention import Timer, choose
 from tailfleet_agent.worker.backends.batches import in_batches
 from tailfleet_agent.worker.backends.onnx_helper import Helper
 from tailfleet_schema.curve import Part, Unit, UnitKey
@@ -115,7 +115,7 @@ class OnnxRuntimeBackend(Backend):
         count = self._whole.tokens
         unit = Unit(Part.SCHEDULE, count, 1, digest) if digest else self._whole
         with memory.told():
-            call, session, binding = self._bound(unit, self._attention)
+            call, binding = self._bound(unit, self._attention)
 
             def run(part: Any) -> Any:
                 binding.bind_ortvalue_input("images", self._value(part))
@@ -128,8 +128,8 @@ class OnnxRuntimeBackend(Backend):
     def _provider(self) -> str:
         return self._sessions.providers[0]
 
-    def _bound(self, unit: Unit, attention: str) -> Any:
-        """The call, its session and its binding."""
+    def _bound(self, unit: Unit, attention: str) -> Tuple[timing.Call, Any]:
+        """The call and its binding."""
         name = graphs.name_of(unit)
         if not os.path.exists(os.path.join(self._folder, attention, name + ".onnx")):
             raise InputError("the job has no graph {!r}".format(name[:40]))
@@ -147,7 +147,7 @@ class OnnxRuntimeBackend(Backend):
                 binding.bind_ortvalue_input(feed, self._value(array))
         for out in session.get_outputs():
             binding.bind_output(out.name, self._device)
-        return (lambda: session.run_with_iobinding(binding)), session, binding
+        return (lambda: session.run_with_iobinding(binding)), binding
 
     @property
     def _device(self) -> str:
@@ -173,10 +173,10 @@ class OnnxRuntimeBackend(Backend):
     def _tried(self, attention: str) -> timing.Call:
         try:
             with memory.told():
-                call: timing.Call = self._bound(self._whole, attention)[0]
+                call = self._bound(self._whole, attention)[0]
                 call()
                 return call
-        except (ConfigurationError, memory.OutOfMemory):
+        except (ConfigurationError, OutOfMemory):
             raise
         except Exception as error:
             raise ConfigurationError(

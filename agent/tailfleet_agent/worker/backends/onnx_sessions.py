@@ -1,7 +1,12 @@
-"""Sessions of ONNX Runtime: providers and what refuses them, threads, memory. What is run in them is ``onnx_runtime``'s.
+"""Sessions of ONNX Runtime: providers and what refuses them, threads, memory. What runs in them is ``onnx_runtime``'s.
 
-All sessions share one pool of threads, of the size that ONNX Runtime chooses for itself, as in a user's program with its
-one session: a pool each would let threads of one session spin while another is timed.
+Free token counts are fixed when a graph is loaded, so that what is timed is the static graph that users deploy, without
+an export for each count. With its counts left free a graph gives the same outputs bit for bit and takes 1.3 to 2.8 %
+more CPU time (``deit_small_patch16_224``, whole model and REDUCE, one thread of an EPYC); fixed ones are within 1 % of
+an exported static graph, ToMe's within 2.5 %.
+
+All sessions share one pool of threads, of the size that ONNX Runtime chooses for itself, as in a user's program with
+its one session: a pool each would let threads of one session spin while another is timed.
 """
 
 import glob
@@ -25,19 +30,11 @@ PROVIDERS = {
     "onnxruntime-tensorrt": [TENSORRT, CUDA, CPU],
 }
 
-PINNED = frozenset([TENSORRT])
-"""Providers for which a graph's free counts are fixed when it is loaded. TensorRT builds an engine for a shape; the
-others' kernels know shapes only when they run, and took as long either way: their outputs were the same bit for bit,
-their times within 2 % in both directions (``deit_small_patch16_224`` on two CPU cores, whole and REDUCE, 3 counts)."""
-
 LEAST_TENSORRT = 10
 """TensorRT below 9 computes ``scatter`` with a reduction wrongly without an error; JetPack 4 ends at 8.2."""
 
 SHARE_OF_MEMORY = 0.5
 """Sessions are kept while their weights take no more than this share of the memory that was free at the start."""
-
-COPIES = 2
-"""A session holds weights as the file has them, and many once more as its kernels want them."""
 
 
 def check(backend: str) -> None:
@@ -72,6 +69,7 @@ class Sessions:
         self._folder = folder
         self._open: "OrderedDict[Tuple[Any, ...], Tuple[Any, int]]" = OrderedDict()
         self._most_bytes = _free_bytes() * SHARE_OF_MEMORY
+        self._threads_before = _threads()
         self._shared_pool = _share_one_pool()
         self.threads = 0
 
@@ -80,15 +78,15 @@ class Sessions:
 
         Raises ``ConfigurationError`` where this runtime cannot run it, ``OutOfMemory`` where it does not fit.
         """
-        key = (graph, *sorted(counts.items() if self.providers[0] in PINNED else ()))
+        key = (graph, *sorted(counts.items()))
         if key in self._open:
             self._open.move_to_end(key)
             return self._open[key][0]
         path = os.path.join(self._folder, graph + ".onnx")
-        size = COPIES * sum(os.path.getsize(part) for part in glob.glob(glob.escape(path) + "*"))
+        size = sum(os.path.getsize(part) for part in glob.glob(glob.escape(path) + "*"))
         while self._open and size + sum(held for _, held in self._open.values()) > self._most_bytes:
             self._open.popitem(last=False)
-        made = self._made(path, dict(key[1:]))
+        made = self._made(path, counts)
         self._open[key] = made, size
         return made
 
@@ -96,19 +94,19 @@ class Sessions:
         """Close all sessions."""
         self._open.clear()
 
-    def _made(self, path: str, pinned: Dict[str, int]) -> Any:
+    def _made(self, path: str, counts: Dict[str, int]) -> Any:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if self._shared_pool:
             options.use_per_session_threads = False
-        for name, value in pinned.items():
+        for name, value in counts.items():
             options.add_free_dimension_override_by_name(name, value)
-        before = _threads()
         with memory.told():
-            session = onnxruntime.InferenceSession(path, options, providers=[self._configured(p) for p in self.providers])
-        if not self.threads and before:
+            providers = [self._configured(provider) for provider in self.providers]
+            session = onnxruntime.InferenceSession(path, options, providers=providers)
+        if not self.threads and self._threads_before:
             # The calling thread computes too.
-            self.threads = _threads() - before + 1
+            self.threads = _threads() - self._threads_before + 1
         # Where a provider's libraries are missing, ONNX Runtime goes on without it, and says so in its log alone.
         if session.get_providers()[0] != self.providers[0]:
             raise ConfigurationError(
@@ -138,7 +136,8 @@ def _share_one_pool() -> bool:
         setter: Optional[Callable[[int, int], None]] = getattr(onnxruntime, "set_global_thread_pool_sizes", None)
         try:
             if setter is not None:
-                setter(0, 0)
+                # No thread for running nodes side by side: sessions run one node after another unless told otherwise.
+                setter(0, 1)
             _POOL.append(setter is not None)
         except Exception:
             _POOL.append(False)

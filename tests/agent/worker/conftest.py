@@ -42,6 +42,11 @@ CURVE = (
 )
 
 
+@pytest.fixture(scope="session")
+def tiny_spec():
+    return TINY_SPEC
+
+
 @pytest.fixture
 def make_job():
     """A job of the tiny model; every field can be set."""

@@ -168,8 +168,6 @@ def test_what_the_helper_cannot_do_is_said_as_its_own_sentence(make_job, tmp_pat
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     from tailfleet_agent.worker.backends.onnx_helper import Helper
 
-    with (
-        Helper(make_job(backend="onnxruntime"), "") as helper,
-        pytest.raises(InputError, match="unknown method 'magic'"),
-    ):
+    failing = pytest.raises(InputError, match="unknown method 'magic'")
+    with Helper(make_job(backend="onnxruntime"), "") as helper, failing:
         helper.write(str(tmp_path), "explicit", ["reduce-magic"])

@@ -8,6 +8,7 @@ own submodules. Which tokens leave is decided by the methods, and where by :mod:
 
 from typing import Any, List, Optional, Tuple, cast
 
+import timm
 import torch
 import torch.nn.functional as functional
 from timm.models import vision_transformer as timm_vit
@@ -125,6 +126,9 @@ class BlockAnatomy:
         attn = self._attn
         if hasattr(functional, "scaled_dot_product_attention") and getattr(attn, "fused_attn", True):
             dropped = attn.attn_drop.p if attn.training else 0.0
+            if bias is not None and _exporting():
+                # torch broadcasts the mask over queries; ONNX Runtime's fused operator does not.
+                bias = bias.expand(-1, -1, q.shape[2], -1)
             return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropped)
         logits = (q * attn.scale) @ k.transpose(-2, -1)
         if bias is not None:
@@ -163,6 +167,25 @@ class Anatomy:
     def depth(self) -> int:
         """Number of blocks."""
         return len(self.blocks)
+
+    def lacks_fused(self) -> str:
+        """Why attention cannot be computed fused in all blocks; empty where it can."""
+        if not hasattr(functional, "scaled_dot_product_attention"):
+            return "torch {} has no fused attention".format(torch.__version__)
+        if not all(hasattr(block.module.attn, "fused_attn") for block in self.blocks):
+            return "timm {} uses no fused attention".format(timm.__version__)
+        return ""
+
+    def fuse(self, fused: bool) -> None:
+        """Compute attention in one operator or step by step, in all blocks of the model itself: what is faster depends
+        on board and dtype. Raises ``InputError`` where only the latter is possible."""
+        lacking = self.lacks_fused()
+        if lacking:
+            if fused:
+                raise InputError(lacking)
+            return
+        for block in self.blocks:
+            cast(Any, block.module).attn.fused_attn = fused
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """(B, channels, size, size) → x (B, N, C): patches, prefix tokens, positions, norm before the blocks."""
@@ -224,6 +247,11 @@ def dissect(model: nn.Module) -> Anatomy:
         _check_parts(model, block, _BLOCK_PARTS)
         _check_parts(model, block.attn, _ATTENTION_PARTS)
     return Anatomy(model)
+
+
+def _exporting() -> bool:
+    compiler = getattr(torch, "compiler", None)
+    return bool(hasattr(compiler, "is_exporting") and cast(Any, compiler).is_exporting())
 
 
 def _check_parts(model: nn.Module, module: nn.Module, known: "frozenset[str]") -> None:

@@ -103,6 +103,13 @@ class TokenState:
         """Whether any later block reads sizes; where none does, they are not computed."""
         self._follows = False
 
+    @classmethod
+    def sized(cls, sizes: torch.Tensor) -> "TokenState":
+        """As after a reduction whose tokens stand for ``sizes`` (B, N) fp32, which attention follows."""
+        state = cls()
+        state.sizes, state._follows = sizes, True
+        return state
+
     @property
     def proportional(self) -> bool:
         """Whether attention has to follow the sizes of its keys."""

@@ -4,25 +4,32 @@ On a virtual board it tells the modelled hardware instead, and imports nothing. 
 of the operating system say.
 """
 
+import glob
 import importlib
-from typing import Any, Dict, Optional
+import os
+import re
+from typing import Any, Dict, Optional, Sequence
+
+LIBRARIES = ("/usr/lib", "/usr/lib/*-linux-gnu", "/usr/local/lib", "/usr/local/cuda/lib64", "/usr/local/tensorrt/lib")
+"""Where TensorRT's packages put it."""
 
 
 def read(virtual_profile: Optional[str] = None) -> Dict[str, Any]:
     """JSON-ready facts; None for what is absent.
 
-    Keys: ``torch``, ``timm``, ``cuda``, ``cudnn``, ``onnxruntime`` (versions), ``gpu``, ``gpu_sms``,
+    Keys: ``torch``, ``timm``, ``cuda``, ``cudnn``, ``onnxruntime``, ``tensorrt`` (versions), ``gpu``, ``gpu_sms``,
     ``gpu_memory_bytes``; of a virtual board also ``soc``, ``architecture``, ``cpu``, ``cpu_cores``,
     ``memory_bytes``, ``os``. Raises ``InputError`` for an unknown profile.
     """
     facts: Dict[str, Any] = dict.fromkeys(
-        ("torch", "timm", "cuda", "cudnn", "onnxruntime", "gpu", "gpu_sms", "gpu_memory_bytes")
+        ("torch", "timm", "cuda", "cudnn", "onnxruntime", "tensorrt", "gpu", "gpu_sms", "gpu_memory_bytes")
     )
     if virtual_profile is not None:
         facts.update(_virtual(virtual_profile))
         return facts
     for name in ("timm", "onnxruntime"):
         facts[name] = _version(_module(name))
+    facts["tensorrt"] = tensorrt_version()
     torch = _module("torch")
     if torch is None:
         return facts
@@ -38,6 +45,19 @@ def read(virtual_profile: Optional[str] = None) -> Dict[str, Any]:
             gpu_memory_bytes=gpu.total_memory,
         )
     return facts
+
+
+def tensorrt_version(folders: Sequence[str] = LIBRARIES) -> Optional[str]:
+    """TensorRT's version, by its Python package or, since a Jetson's Python has none, by its library's name."""
+    version = _version(_module("tensorrt"))
+    if version is not None:
+        return version
+    for folder in folders:
+        for path in sorted(glob.glob(os.path.join(folder, "libnvinfer.so.*")), key=len, reverse=True):
+            found = re.search(r"libnvinfer\.so\.(\d+(?:\.\d+)*)$", path)
+            if found is not None:
+                return found.group(1)
+    return None
 
 
 def _virtual(name: str) -> Dict[str, Any]:

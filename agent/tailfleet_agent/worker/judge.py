@@ -1,17 +1,21 @@
 """Judging predictions on labelled images: top-1, agreement with the dense model, divergence from it.
 
 Answers the units that ask for it: a whole schedule on the evaluation images (ACCURACY), one method reducing at one
-block on the calibration images (LOSS), a random part of the patches as input on the same (INPUT). What the dense
-model computes is computed once: its logits, and for LOSS the tokens that enter each block, so that only the blocks from
-the reducing one on are run again. Timing is left to ``timing``; a planner's use of the figures to the coordinator.
+block on the calibration images (LOSS), a random part of the patches as input on the same (INPUT), and what a backend
+makes of a model on random images (FIDELITY). What the dense model computes is computed once: its logits, and for LOSS
+the tokens that enter each block, so that only the blocks from the reducing one on are run again.
+
+Of a board's own backend, the predictions are those of what it times: its dtype, its attention, its graphs; they are
+held against eager fp32, so that what a backend or a dtype changes shows. Timing is left to ``timing``; a planner's use
+of the figures to the coordinator.
 """
 
-from typing import Dict, Iterable, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
 
 import torch
 
 from tailfleet_agent.worker import datasets, models, preprocess
-from tailfleet_reduce import METHODS, Anatomy, TokenState, apply, dissect
+from tailfleet_reduce import METHODS, Anatomy, ReducedModel, TokenState, apply, dissect
 from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Job
@@ -25,6 +29,13 @@ CACHE_BYTES = 512 * 1024 * 1024
 
 PIXEL_BYTES = 256 * 1024 * 1024
 """Decoded images are kept while they fit: 1,700 of 224 × 224 in colour. The rest is decoded at each pass."""
+
+
+FIDELITY_IMAGES = 32
+"""Random images that a backend's fidelity is judged on, unless the job asks for fewer."""
+
+Predict = Callable[[str, Any], Any]
+"""``Backend.predict``."""
 
 
 class Split:
@@ -90,7 +101,8 @@ class Judge:
     """Judges the units of one job; the model and the images are read when the first unit asks for them.
 
     ``computed_on`` (``board`` or ``host``) is what its judgements say of where they were computed; ``dataset_folder``
-    is as in ``WorkerOrder``.
+    is as in ``WorkerOrder``. With ``predict``, a backend's, schedules are judged by its predictions against eager fp32;
+    without, all is eager in the workload's dtype.
     """
 
     def __init__(
@@ -100,8 +112,11 @@ class Judge:
         computed_on: str,
         device: str = "cpu",
         dataset_folder: Optional[str] = None,
+        predict: Optional[Predict] = None,
     ) -> None:
         self._job = job
+        self._predict = predict
+        self._dtype = job.workload.dtype if predict is None else "fp32"
         self._artifacts_dir = artifacts_dir
         self._computed_on = computed_on
         self._device = device
@@ -115,6 +130,8 @@ class Judge:
         if unit.part not in JUDGED_PARTS:
             raise InputError("a unit of part {} is timed, not judged".format(unit.part.value))
         with torch.no_grad():
+            if unit.part is Part.FIDELITY:
+                return self._fidelity(unit)
             if unit.part is Part.ACCURACY:
                 split = self._split("evaluation")
                 logits = self._scheduled(unit, split)
@@ -127,7 +144,7 @@ class Judge:
     def _anatomy(self) -> Anatomy:
         if self._anatomy_or_none is None:
             job = self._job
-            model = models.build(job.workload.model, self._artifacts_dir, job.seed, self._device, job.workload.dtype)
+            model = models.build(job.workload.model, self._artifacts_dir, job.seed, self._device, self._dtype)
             self._anatomy_or_none = dissect(model)
         return self._anatomy_or_none
 
@@ -138,17 +155,46 @@ class Judge:
                 raise InputError("the job judges predictions, but carries no dataset")
             images = datasets.load(job.dataset, self._artifacts_dir, name, job.images, self._dataset_folder)
             workload = job.workload
-            self._splits[name] = Split(self._anatomy, images, workload.model, self._device, workload.dtype)
+            self._splits[name] = Split(self._anatomy, images, workload.model, self._device, self._dtype)
         return self._splits[name]
 
     def _scheduled(self, unit: Unit, split: Split) -> torch.Tensor:
-        schedule = self._schedules.get(unit.label)
+        predict = self._predict
+        if predict is not None:
+            return collect(_predicted(predict, unit.label, batch) for batch in split.batches())
+        reduced = self._reduced(unit.label)
+        return split.dense_logits() if reduced is None else collect(reduced(batch) for batch in split.batches())
+
+    def _reduced(self, digest: str) -> Optional[ReducedModel]:
+        """The model under the schedule; None where that reduces nothing."""
+        schedule = self._schedules.get(digest)
         if schedule is None:
-            raise InputError("the job does not carry the schedule {}".format(unit.label[:12]))
-        if schedule.is_dense:
-            return split.dense_logits()
-        reduced = apply(self._anatomy.model, schedule, self._job.workload.model.name)
-        return collect(reduced(batch) for batch in split.batches())
+            raise InputError("the job does not carry the schedule {}".format(digest[:12]))
+        return None if schedule.is_dense else apply(self._anatomy.model, schedule, self._job.workload.model.name)
+
+    def _fidelity(self, unit: Unit) -> Judgement:
+        """The backend's predictions on random images against eager fp32 under the same schedule."""
+        predict = self._predict
+        if predict is None:
+            raise InputError("fidelity is that of a board's own backend, and here is none")
+        geometry = self._job.workload.model.geometry
+        count = min(FIDELITY_IMAGES, self._job.images or FIDELITY_IMAGES)
+        images = torch.randn(
+            count,
+            geometry.channels,
+            geometry.image_size,
+            geometry.image_size,
+            generator=torch.Generator().manual_seed(self._job.seed),
+        )
+        model: Any = (self._reduced(unit.label) if unit.label else None) or self._anatomy.model
+        batches = [images[start : start + BATCH] for start in range(0, count, BATCH)]
+        exact = collect(model(batch.to(self._device)) for batch in batches)
+        return compare(
+            collect(_predicted(predict, unit.label, batch) for batch in batches),
+            exact,
+            exact.argmax(1),
+            self._computed_on,
+        )
 
     def _with_loss(self, unit: Unit, split: Split) -> torch.Tensor:
         """Logits with ``kept`` tokens leaving ``block`` by the method, and nothing reduced elsewhere."""
@@ -195,6 +241,10 @@ class Judge:
                 x = block.module(x)
             logits.append(anatomy.head(x))
         return collect(logits)
+
+
+def _predicted(predict: Predict, digest: str, images: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(predict(digest, images.cpu().numpy()))
 
 
 def collect(logits: Iterable[torch.Tensor]) -> torch.Tensor:

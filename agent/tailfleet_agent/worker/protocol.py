@@ -8,7 +8,8 @@
 Exit status: 0 after ``done``; 1 after ``failure``; 3 when told to stop, or when nobody listens any more; 2 for a
 wrong command line. Logs go to standard error. With ``facts`` as its argument the child instead prints what only
 torch can tell of the board, as one JSON object. With ``register`` it reads a RegisterOrder and answers with a
-RegisterReply, with ``truth`` a TruthOrder and a TruthReply; or with the WorkerEvent of a failure.
+RegisterReply, with ``truth`` a TruthOrder and a TruthReply; or with the WorkerEvent of a failure. With ``export`` it is
+a child's own helper; see ``backends.onnx_export``.
 
 Nothing is imported here at the top that a bare Python 3.6 lacks, so that even there one sentence can be said.
 """
@@ -48,6 +49,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return _answer(sys.stdin.buffer, channel, _register)
     if arguments == ["truth"]:
         return _answer(sys.stdin.buffer, channel, _truth)
+    if arguments == ["export"]:
+        return _export(sys.stdin.buffer, channel)
     usage = "usage: python -m tailfleet_agent.worker [facts [--virtual PROFILE] | register | truth]"
     return _refuse(channel, ["usage"], usage, USAGE)
 
@@ -85,8 +88,9 @@ class _Session:
     def _run(self) -> None:
         from tailfleet_agent import probes
         from tailfleet_agent.worker import run
-        from tailfleet_agent.worker.backends import open_backend
+        from tailfleet_agent.worker.backends import Backend, open_backend
         from tailfleet_schema import codec
+        from tailfleet_schema.curve import Part
         from tailfleet_schema.job import JobKind
         from tailfleet_schema.messages import WorkerEvent, WorkerOrder
 
@@ -98,7 +102,8 @@ class _Session:
         # Only a board that computes its own predictions may call them its own.
         computed_on = "host" if profile is not None or job.kind is JobKind.PROFILE else "board"
 
-        def open_judge() -> Any:
+        def open_judge(backend: Optional[Backend]) -> Any:
+            # A backend that has loaded no torch has done its timing when this loads it.
             from tailfleet_agent.worker.judge import Judge
 
             # Several virtual boards may share this host; predictions do not depend on threads, their speed does.
@@ -108,7 +113,10 @@ class _Session:
 
                 torch.set_num_threads(threads)
             device = "cpu" if computed_on == "host" else _device()
-            return Judge(job, order.artifacts, computed_on, device, order.dataset_folder).judge
+            predict = None
+            if computed_on == "board" and any(unit.part in (Part.ACCURACY, Part.FIDELITY) for unit in job.units):
+                predict = (backend or open_backend(job, order.artifacts, "", order.runtime)).predict
+            return Judge(job, order.artifacts, computed_on, device, order.dataset_folder, predict).judge
 
         modelled: List[Any] = []
 
@@ -129,6 +137,7 @@ class _Session:
             open_timed,
             open_judge,
             read_telemetry,
+            probes.read_energy_mj if profile is None else lambda on_gpu: None,
             note=lambda words: self._emit(WorkerEvent(note=words)),
             runtime=lambda told: self._emit(WorkerEvent(runtime=told)),
         )
@@ -171,7 +180,7 @@ def _failure(error: Exception) -> Any:
     missing = (getattr(error, "name", None) or "").split(".")[0]
     if isinstance(error, ImportError) and missing in _PACKAGES:
         return Failure(
-            "{} is not installed for {}; mend: {}".format(missing, sys.executable, install_command()),
+            "{} is not installed for {}; mend: {}".format(missing, sys.executable, install_command(missing)),
             Blame.CONFIGURATION,
             detail,
         )
@@ -180,11 +189,14 @@ def _failure(error: Exception) -> Any:
     return Failure("the measured child failed: {}: {}".format(type(error).__name__, error), Blame.BUG, detail)
 
 
-_PACKAGES = ("torch", "timm", "numpy", "torchvision", "PIL")
+_PACKAGES = ("torch", "timm", "numpy", "torchvision", "PIL", "onnxruntime")
 
 
-def install_command() -> str:
-    """The pip command that gives this interpreter torch and timm; the newest of each that it can have."""
+def install_command(missing: str = "torch") -> str:
+    """The pip command that gives this interpreter torch and timm, the newest of each that it can have, or what else is
+    ``missing``."""
+    if missing == "onnxruntime":
+        return "{} -m pip install onnxruntime onnx onnxscript".format(sys.executable)
     if sys.version_info < (3, 7):
         wanted = '"torch<1.11" torchvision "timm<0.7"'
     else:
@@ -236,9 +248,24 @@ def _truth(line: bytes) -> Any:
     return truth(codec.loads(TruthOrder, line, "order"))
 
 
+def _export(orders: IO[bytes], channel: IO[bytes]) -> int:
+    from tailfleet_schema import codec
+
+    try:
+        from tailfleet_agent.worker.backends.onnx_export import serve
+
+        serve(orders, channel)
+    except Exception as error:
+        traceback.print_exc()
+        channel.write(codec.dumps({"failure": _failure(error)}).encode("utf-8") + b"\n")
+        channel.flush()
+        return FAILED
+    return DONE
+
+
 def _refuse(channel: IO[bytes], arguments: List[str], sentence: str, status: int = FAILED) -> int:
     """Say ``sentence``: as a failure event where one is expected, else on standard error alone."""
-    if arguments in ([], ["register"], ["truth"]):
+    if arguments in ([], ["register"], ["truth"], ["export"]):
         event = {"failure": {"sentence": sentence, "blame": "configuration", "detail": ""}}
         channel.write(json.dumps(event).encode("utf-8") + b"\n")
         channel.flush()

@@ -13,6 +13,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence,
 
 from tailfleet_agent.worker import agenda
 from tailfleet_agent.worker.backends import Backend, OutOfMemory
+from tailfleet_agent.worker.backends.memory import is_out_of_memory
 from tailfleet_schema.board import Telemetry
 from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Unit, UnitKey, UnitResult
 from tailfleet_schema.job import Job
@@ -28,8 +29,6 @@ Visit = Tuple[Unit, int]
 
 Judging = Callable[[Unit], Judgement]
 
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cublas_status_alloc_failed")
-
 
 def visits(job: Job, known: Iterable[UnitKey] = ()) -> List[Visit]:
     """Every (unit, round) that ``job`` lists in the order to run, without those whose key is ``known``."""
@@ -42,17 +41,18 @@ def visits(job: Job, known: Iterable[UnitKey] = ()) -> List[Visit]:
 class Measuring:
     """What measures single visits: backend and judge, each opened when a first unit needs it, and the sensors.
 
-    ``read_energy`` gives a counter in millijoules that only grows, None where the board has none. ``runtime`` is
-    called once with what the backend runs on. Nothing of this process runs while a block is timed.
+    ``open_judge`` is given the backend, if one was open. ``read_energy`` gives a counter in millijoules that only
+    grows, of a GPU or else of the CPU, None where the board has none. ``runtime`` is called once with what the backend
+    runs on. Nothing of this process runs while a block is timed.
     """
 
     def __init__(
         self,
         job: Job,
         open_backend: Callable[[], Backend],
-        open_judge: Callable[[], Judging],
+        open_judge: Callable[[Optional[Backend]], Judging],
         read_telemetry: Callable[[], Optional[Telemetry]],
-        read_energy: Callable[[], Optional[float]] = lambda: None,
+        read_energy: Callable[[bool], Optional[float]] = lambda on_gpu: None,
         note: Callable[[str], None] = lambda words: None,
         runtime: Callable[[Dict[str, str]], None] = lambda told: None,
         now: Callable[[], float] = time.monotonic,
@@ -79,11 +79,11 @@ class Measuring:
 
     def _judge(self, unit: Unit, number: int) -> UnitResult:
         if self._judging is None:
-            # The backend's memory is the judge's now.
+            self.note("opening the images")
+            self._judging = self._open_judge(self._backend)
+            # Unless the judge keeps it, for its predictions, the backend's memory is the judge's now.
             self._backend = None
             gc.collect()
-            self.note("opening the images")
-            self._judging = self._open_judge()
         try:
             return UnitResult(unit, number, judgement=self._judging(unit), telemetry=self._telemetry(False))
         except (OutOfMemory, MemoryError, RuntimeError) as error:
@@ -93,12 +93,12 @@ class Measuring:
         backend = self._opened()
         if self.began is None:
             self.began = self.now()
-        before = self._read_energy()
+        before = self._read_energy(backend.on_gpu)
         try:
             call_ns = backend.measure(unit, number, self._job.calls)
         except (OutOfMemory, MemoryError, RuntimeError) as error:
             return self._without_memory(unit, number, error)
-        after = self._read_energy()
+        after = self._read_energy(backend.on_gpu)
         telemetry = self._telemetry(edge)
         # The first time, an untimed call goes before the others.
         counted = unit in self._met and sum(call_ns) >= ENERGY_SECONDS * 1e9
@@ -106,7 +106,9 @@ class Measuring:
         energy_mj = None
         if counted and before is not None and after is not None and after > before:
             energy_mj = (after - before) / len(call_ns)
-        elif telemetry is not None and telemetry.power_mw is not None:
+        elif (
+            telemetry is not None and telemetry.power_mw is not None and (backend.on_gpu or telemetry.power_of != "gpu")
+        ):
             energy_mj = telemetry.power_mw * sum(call_ns) / len(call_ns) * 1e-9
         return UnitResult(
             unit,
@@ -185,13 +187,6 @@ def _open_ended(job: Job, measuring: Measuring, done: Set[UnitKey], results: Lis
         number += 1
         # What a later round measured before an interruption is not known to an earlier one.
         planned = agenda.next_round(job, number, [result for result in results if result.round < number])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that memory did not suffice; torch has had several ways to say so."""
-    if isinstance(error, (OutOfMemory, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
 
 
 def _warm_up(backend: Backend) -> None:

@@ -209,3 +209,55 @@ def test_divergence_and_agreement_are_those_of_their_definitions():
 def test_the_dense_schedule_of_the_schema_is_judged_as_dense(artifacts, order, tiny):
     plan = dense("tiny_vit", tiny.geometry)
     assert judged(artifacts, order([Unit(Part.ACCURACY, 17, 17, plan.digest)], [plan])).agreeing == 10
+
+
+def test_a_backends_predictions_are_judged_against_eager_fp32(artifacts, order, monkeypatch):
+    monkeypatch.setattr(judge, "BATCH", 4)
+    plan = schedule("topk", [17, 12, 9])
+    job = order([Unit(Part.ACCURACY, 17, 17, plan.digest)], [plan])
+    whole, labels = by_hand(artifacts, job, "evaluation")
+    asked = []
+
+    def predict(digest, images):
+        asked.append((digest, images.shape, str(images.dtype)))
+        start = sum(shape[0] for _, shape, _ in asked[:-1])
+        return whole.flip(1)[start : start + len(images)].numpy()
+
+    got = judge.Judge(job, artifacts.folder, "board", predict=predict).judge(job.units[0])
+
+    assert asked == [(plan.digest, (size, 1, 16, 16), "float32") for size in (4, 4, 2)]
+    right = whole.flip(1).argmax(1) == labels
+    assert got.correct_bits == "".join("01"[int(hit)] for hit in right)
+    assert got.agreeing == int((whole.flip(1).argmax(1) == whole.argmax(1)).sum())
+    assert got.kl_nats > 0.01
+
+
+@pytest.mark.parametrize("method", ["dense", "topk"])
+def test_fidelity_is_that_of_the_predictions_to_eager_fp32_under_the_same_schedule(artifacts, order, method):
+    plan = schedule("topk", [17, 12, 9])
+    label = "" if method == "dense" else plan.digest
+    job = order([Unit(Part.FIDELITY, 17, 17, label)], [plan], dataset=None)
+    model = models.build(job.workload.model, artifacts.folder, seed=0)
+    reduced = apply(model, plan) if label else model
+    shift = torch.zeros(3)
+    shift[0] = 3.0
+
+    def predict(digest, images):
+        assert digest == label
+        with torch.no_grad():
+            return (reduced(torch.from_numpy(images)) + shift).numpy()
+
+    got = judge.Judge(job, artifacts.folder, "board", predict=predict).judge(job.units[0])
+
+    assert got.images == len(got.correct_bits) == judge.FIDELITY_IMAGES
+    assert got.correct == got.agreeing < got.images
+    assert got.kl_nats > 1e-3
+    shift[0] = 0.0
+    exact = judge.Judge(job, artifacts.folder, "board", predict=predict).judge(job.units[0])
+    assert exact.correct == exact.images
+    assert exact.kl_nats < 1e-9
+
+
+def test_fidelity_without_a_backend_is_refused(artifacts, order):
+    with pytest.raises(InputError, match="here is none"):
+        judged(artifacts, order([Unit(Part.FIDELITY, 17, 17)], dataset=None))

@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import pytest
 
 from tailfleet_schema import codec
-from tailfleet_schema.curve import Part, Unit
+from tailfleet_schema.curve import SIZED, Part, Unit
 from tailfleet_schema.job import Job, JobKind
 from tailfleet_schema.messages import WorkerEvent
 from tailfleet_schema.workload import Geometry, ModelSpec, Preprocessing, Workload
@@ -40,8 +40,14 @@ TINY_SPEC = ModelSpec(
 CURVE = (
     [Unit(Part.SENTINEL, 17, 17), Unit(Part.FIXED, 17, 17)]
     + [Unit(part, n, n) for part in (Part.MODEL, Part.ATTENTION, Part.MLP) for n in (5, 9, 17)]
+    + [Unit(Part.ATTENTION, 9, 9, SIZED)]
     + [Unit(Part.REDUCE, 17, 12, method) for method in ("topk", "pomt", "tome")]
 )
+
+
+@pytest.fixture(scope="session")
+def tiny_spec():
+    return TINY_SPEC
 
 
 @pytest.fixture
@@ -56,11 +62,14 @@ def make_job():
         seed: int = 7,
         batch: int = 1,
         dtype: str = "fp32",
+        attention: str = "explicit",
         spec: ModelSpec = TINY_SPEC,
         kind: JobKind = JobKind.SWEEP,
         **more: Any,
     ) -> Job:
-        return Job("job", kind, Workload(spec, batch, backend, dtype), list(units), rounds, calls, seed, **more)
+        return Job(
+            "job", kind, Workload(spec, batch, backend, dtype, attention), list(units), rounds, calls, seed, **more
+        )
 
     return make
 

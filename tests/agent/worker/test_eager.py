@@ -53,7 +53,7 @@ def test_all_tokens_give_the_models_own_logits(open_eager):
     backend = open_eager()
 
     with torch.no_grad():
-        own = backend._model(backend._images)
+        own = backend._programs.model(backend._programs.images)
     torch.testing.assert_close(called(backend, WHOLE), own)
     torch.testing.assert_close(called(backend, Unit(Part.SENTINEL, 17, 17)), own)
 
@@ -61,7 +61,7 @@ def test_all_tokens_give_the_models_own_logits(open_eager):
 def test_n_tokens_run_through_every_block(open_eager, monkeypatch):
     backend = open_eager(batch=2)
     seen = []
-    for block in backend._anatomy.blocks:
+    for block in backend._programs.anatomy.blocks:
         block.module.register_forward_hook(lambda *_: None)
         block.module.norm1.register_forward_hook(lambda _module, given, _out: seen.append(tuple(given[0].shape)))
         block.module.mlp.register_forward_hook(lambda _module, given, _out: seen.append(tuple(given[0].shape)))
@@ -74,15 +74,16 @@ def test_n_tokens_run_through_every_block(open_eager, monkeypatch):
     ("unit", "norms", "mlps"),
     [
         (Unit(Part.ATTENTION, 9, 9), [9, 9], []),
+        (Unit(Part.ATTENTION, 9, 9, "sized"), [9, 9], []),
         (Unit(Part.MLP, 9, 9), [], [9, 9]),
         (Unit(Part.REDUCE, 17, 12, "tome"), [17, 17], []),
         (Unit(Part.FIXED, 17, 17), [], []),
     ],
 )
-def test_parts_run_their_halves_of_all_blocks_from_the_same_input(open_eager, unit, norms, mlps):
+def test_parts_run_their_halves_of_all_blocks(open_eager, unit, norms, mlps):
     backend = open_eager()
     attended, mixed = [], []
-    for block in backend._anatomy.blocks:
+    for block in backend._programs.anatomy.blocks:
         block.module.norm1.register_forward_hook(lambda _module, given, _out: attended.append(given[0]))
         block.module.mlp.register_forward_hook(lambda _module, given, _out: mixed.append(given[0].shape[1]))
 
@@ -90,13 +91,37 @@ def test_parts_run_their_halves_of_all_blocks_from_the_same_input(open_eager, un
 
     assert [x.shape[1] for x in attended] == norms
     assert mixed == mlps
-    assert len({x.data_ptr() for x in attended}) <= 1
+
+
+def test_halves_follow_one_another_as_in_the_model_but_reducing_ones_all_start_alike(open_eager):
+    backend = open_eager()
+    entered = []
+    for block in backend._programs.anatomy.blocks:
+        block.module.norm1.register_forward_hook(lambda _module, given, _out: entered.append(given[0]))
+    left = [called(backend, unit) for unit in (Unit(Part.ATTENTION, 9, 9), Unit(Part.REDUCE, 17, 12, "tome"))]
+    first = backend._programs.anatomy.blocks[0]
+    with torch.no_grad():
+        torch.testing.assert_close(entered[1], first.attention(entered[0]))
+
+    assert entered[2].data_ptr() == entered[3].data_ptr()
+    assert [tuple(x.shape) for x in left[1]] == [(1, 12, 32)] * 2
+
+
+def test_sized_attention_weighs_keys_by_sizes(open_eager):
+    program = open_eager()._programs.program(Unit(Part.ATTENTION, 9, 9, "sized"))
+    x, sizes = program.inputs
+    with torch.no_grad():
+        alike, uneven = program.module(x, sizes), program.module(x, sizes * torch.arange(1.0, 10.0))
+        plain = called(open_eager(), Unit(Part.ATTENTION, 9, 9))
+
+    torch.testing.assert_close(alike, plain)
+    assert not torch.allclose(uneven, plain)
 
 
 def test_reducing_parts_leave_the_asked_number_of_tokens(open_eager, monkeypatch):
     backend = open_eager()
     left = []
-    kind = type(backend._anatomy.blocks[0])
+    kind = type(backend._programs.anatomy.blocks[0])
     whole = kind.attention_reduce
 
     def watched(self, x, method, kept, state=None):
@@ -134,7 +159,7 @@ def test_weights_and_images_follow_the_seed(open_eager):
 def test_a_unit_first_met_is_called_once_untimed(open_eager):
     backend = open_eager()
     count = []
-    backend._anatomy.blocks[0].module.norm1.register_forward_hook(lambda *_: count.append(1))
+    backend._programs.anatomy.blocks[0].module.norm1.register_forward_hook(lambda *_: count.append(1))
 
     assert len(backend.measure(WHOLE, 0, 3)) == 3
     assert len(count) == 4
@@ -145,7 +170,9 @@ def test_a_unit_first_met_is_called_once_untimed(open_eager):
 def test_no_call_records_gradients(open_eager):
     backend = open_eager()
     seen = []
-    backend._anatomy.blocks[0].module.norm1.register_forward_hook(lambda *_: seen.append(torch.is_grad_enabled()))
+    backend._programs.anatomy.blocks[0].module.norm1.register_forward_hook(
+        lambda *_: seen.append(torch.is_grad_enabled())
+    )
 
     backend.warm_up()
     backend.measure(Unit(Part.ATTENTION, 9, 9), 0, 1)
@@ -161,7 +188,7 @@ def test_a_count_that_does_not_fit_is_a_result(make_job):
         if given[0].shape[1] > 9:
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    backend._anatomy.blocks[1].module.norm1.register_forward_pre_hook(too_large)
+    backend._programs.anatomy.blocks[1].module.norm1.register_forward_pre_hook(too_large)
 
     results = list(run(job, Measuring(job, lambda: backend, lambda: None, lambda: None)))
 
@@ -187,15 +214,71 @@ def test_a_dtype_without_kernels_is_a_sentence_about_this_board(open_eager, monk
     def lacking(*_):
         raise RuntimeError("\"LayerNormKernelImpl\" not implemented for 'Half'")
 
-    backend._anatomy.blocks[0].module.norm1.register_forward_pre_hook(lacking)
+    backend._programs.anatomy.blocks[0].module.norm1.register_forward_pre_hook(lacking)
 
     with pytest.raises(ConfigurationError, match="cannot compute in fp32 on this board's CPU"):
         backend.measure(WHOLE, 0, 1)
 
 
+def test_a_dtype_without_kernels_is_refused_before_anything_is_timed(open_eager, monkeypatch):
+    def lacking(*_, **__):
+        raise RuntimeError("\"LayerNormKernelImpl\" not implemented for 'Half'")
+
+    monkeypatch.setattr(torch.nn.functional, "layer_norm", lacking)
+    timed = []
+    monkeypatch.setattr(eager.timing, "timed_block", lambda *_: timed.append(1))
+
+    with pytest.raises(ConfigurationError, match="cannot compute in fp16"):
+        open_eager(dtype="fp16", attention="auto")
+    assert not timed
+
+
+@pytest.mark.parametrize("attention", ["fused", "explicit"])
+def test_attention_is_computed_as_asked_in_whole_and_reduced_models(make_job, monkeypatch, attention):
+    functional = torch.nn.functional
+    if not hasattr(functional, "scaled_dot_product_attention"):
+        pytest.skip("torch {} has no fused attention".format(torch.__version__))
+    job = make_job(backend="eager")
+    one = Schedule("topk", "tiny", 17, 1, [17, 12])
+    job = make_job([WHOLE, Unit(Part.SCHEDULE, 17, 12, one.digest)], "eager", attention=attention, schedules=[one])
+    backend = eager.EagerBackend(job, "")
+    fused = functional.scaled_dot_product_attention
+    used = []
+    monkeypatch.setattr(
+        functional, "scaled_dot_product_attention", lambda *given, **more: used.append(1) or fused(*given, **more)
+    )
+
+    for unit in job.units:
+        called(backend, unit)
+
+    assert len(used) == (4 if attention == "fused" else 0)
+    assert backend.describe()["attention"] == attention + ", as asked"
+
+
+def test_auto_times_both_kinds_of_attention(make_job):
+    told = eager.EagerBackend(make_job(backend="eager", attention="auto"), "").describe()["attention"]
+
+    assert told.split(",")[0] in ("fused", "explicit")
+    assert "as fast as" in told or "has no fused attention" in told or "uses no fused attention" in told
+
+
+def test_memory_of_a_unit_is_told_and_reset_before_it(open_eager, monkeypatch):
+    backend = open_eager()
+    if backend._device == "cuda":
+        pytest.skip("the process's memory is told on a CPU alone")
+    log = []
+    monkeypatch.setattr(backend._resident, "reset", lambda: log.append("reset"))
+    monkeypatch.setattr(backend._resident, "read", lambda: log.append("read") or 5)
+
+    backend.measure(WHOLE, 0, 1)
+
+    assert backend.peak_memory_bytes() == 5
+    assert log == ["reset", "read"]
+
+
 def test_it_tells_what_it_runs_on(open_eager):
-    told = open_eager().describe()
+    told = open_eager(attention="explicit").describe()
 
     assert told["torch"] == "torch " + torch.__version__
     assert told["threads"] == "1 threads"
-    assert dissect(open_eager()._model).depth == 2
+    assert dissect(open_eager()._programs.model).depth == 2

@@ -77,7 +77,7 @@ def test_what_the_system_tells_of_lost_cores_saves_calls(make_open, seed):
         assert quiet.judge(results).stable
         assert worst_error(machine, results) < 0.03
         spent.append(machine.seconds)
-    assert spent[1] < 0.8 * spent[0]
+    assert spent[1] < 0.9 * spent[0]
 
 
 def test_a_burst_that_outlasts_a_sweep_makes_it_unstable_where_the_system_tells(make_open):
@@ -222,7 +222,7 @@ def test_judged_units_come_last_and_once(make_open):
     answer = Judgement(10, 9, 10, 0.0, "host", "1111111110")
 
     results = list(
-        run(job, Measuring(job, lambda: machine, lambda: lambda unit: answer, lambda: None, now=machine.now))
+        run(job, Measuring(job, lambda: machine, lambda backend: lambda unit: answer, lambda: None, now=machine.now))
     )
 
     assert [result.unit for result in results if result.judgement] == [judged]

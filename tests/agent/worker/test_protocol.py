@@ -421,9 +421,10 @@ def test_judgements_say_where_they_were_computed(make_job, monkeypatch, profile,
     from tailfleet_schema.workload import DatasetSpec
 
     class Judge:
-        def __init__(self, job, artifacts, computed_on, device, dataset_folder):
+        def __init__(self, job, artifacts, computed_on, device, dataset_folder, predict):
             self.computed_on = computed_on
             assert dataset_folder == "/images"
+            assert predict is None
 
         def judge(self, unit):
             return Judgement(1, 1, 1, 0.0, self.computed_on, "1")
@@ -447,3 +448,31 @@ def test_judgements_say_where_they_were_computed(make_job, monkeypatch, profile,
     assert [result.judgement.computed_on for result in results_of(events)] == [computed_on]
     # The sensors of this machine are asked for what runs on it alone.
     assert [result.telemetry is not None for result in results_of(events)] == [profile is None]
+
+
+@pytest.mark.parametrize(("kind", "predicts"), [(JobKind.VERIFY, True), (JobKind.PROFILE, False)])
+def test_schedules_are_judged_by_the_predictions_of_the_boards_own_backend(make_job, monkeypatch, kind, predicts):
+    import types
+
+    from tailfleet_agent.worker import backends
+    from tailfleet_schema.curve import Judgement
+
+    given = []
+
+    class Judge:
+        def __init__(self, *arguments):
+            given.append(arguments[-1])
+
+        def judge(self, unit):
+            return Judgement(1, 1, 1, 0.0, "board", "1")
+
+    monkeypatch.setitem(sys.modules, "tailfleet_agent.worker.judge", types.SimpleNamespace(Judge=Judge))
+    monkeypatch.setattr(protocol, "_device", lambda: "cpu")
+    backend = types.SimpleNamespace(predict="the backend's own")
+    monkeypatch.setattr(backends, "open_backend", lambda *_: backend)
+    job = make_job([Unit(Part.FIDELITY, 17, 17)], "eager", kind=kind)
+
+    status = protocol._Session(io.BytesIO(order(job, virtual_profile=None).encode()), io.BytesIO()).serve()
+
+    assert status == 0
+    assert given == ["the backend's own" if predicts else None]

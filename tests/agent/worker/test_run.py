@@ -3,7 +3,8 @@
 import pytest
 
 from tailfleet_agent.worker.backends import Backend, OutOfMemory
-from tailfleet_agent.worker.run import Measuring, is_out_of_memory, run, visits
+from tailfleet_agent.worker.backends.memory import is_out_of_memory
+from tailfleet_agent.worker.run import Measuring, run, visits
 from tailfleet_schema.board import Telemetry
 from tailfleet_schema.curve import Judgement, Part, Unit
 from tailfleet_schema.errors import InputError
@@ -90,7 +91,7 @@ def test_a_job_that_only_judges_builds_no_backend(make_job):
     judgement = Judgement(10, 9, 10, 0.0, "host", "1111111110")
     job = make_job([JUDGED], dataset=DATASET)
 
-    results = list(run(job, Measuring(job, never, lambda: lambda unit: judgement, lambda: None)))
+    results = list(run(job, Measuring(job, never, lambda backend: lambda unit: judgement, lambda: None)))
 
     assert [result.judgement for result in results] == [judgement]
     assert results[0].call_ns == []
@@ -115,7 +116,7 @@ def test_sensors_are_read_at_both_ends_of_a_round_and_at_most_once_a_second_betw
     results = measured(make_job(rounds=2), Slow(), telemetry=lambda: state, now=lambda: now[0])
 
     read = [result.telemetry is state for result in results]
-    assert len(read) == 28
+    assert len(read) == 30
     assert read[:14] == read[14:] == [True, False, False] * 4 + [True, True]
 
 
@@ -146,21 +147,29 @@ def test_energy_of_a_call_is_what_the_counter_gained_but_for_the_first_block_wit
     backend = Long()
     job = make_job(rounds=2, calls=3)
 
-    results = measured(job, backend, read_energy=lambda: backend.used_mj)
+    results = measured(job, backend, read_energy=lambda on_gpu: backend.used_mj)
 
-    assert [result.energy_mj for result in results] == [None] * 14 + [40.0] * 14
+    assert [result.energy_mj for result in results] == [None] * 15 + [40.0] * 15
 
 
 def test_energy_of_a_short_block_comes_from_the_power_where_that_was_read(make_job):
     backend = Told()
     state = Telemetry("2026-01-01T00:00:00+00:00", power_mw=5000.0)
 
-    results = measured(make_job(), backend, telemetry=lambda: state, read_energy=lambda: 1.0)
+    results = measured(make_job(), backend, telemetry=lambda: state, read_energy=lambda on_gpu: 1.0)
 
     told = {result.unit.tokens: result.energy_mj for result in results if result.telemetry is state}
     assert told[17] == pytest.approx(5000.0 * 17e-6)
     assert all(result.energy_mj is None for result in results if result.telemetry is None)
 
 
+def test_a_job_on_the_cpu_is_not_charged_with_the_gpu_s_power(make_job):
+    state = Telemetry("2026-01-01T00:00:00+00:00", power_mw=5000.0, power_of="gpu")
+    backend = Told()
+    assert {result.energy_mj for result in measured(make_job(), backend, telemetry=lambda: state)} == {None}
+    backend.on_gpu = True
+    assert any(result.energy_mj for result in measured(make_job(), backend, telemetry=lambda: state))
+
+
 def test_a_counter_that_stands_still_says_nothing(make_job):
-    assert {result.energy_mj for result in measured(make_job(), Long(), read_energy=lambda: 7.0)} == {None}
+    assert {result.energy_mj for result in measured(make_job(), Long(), read_energy=lambda on_gpu: 7.0)} == {None}

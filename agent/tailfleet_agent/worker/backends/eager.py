@@ -1,64 +1,80 @@
 """torch as it is: each unit is one call of ordinary, uncompiled modules on the board's CPU or first GPU.
 
-How a unit becomes a call: MODEL(n) embeds the whole image, keeps the first n tokens, and runs all blocks and the
-head. ATTENTION(n), MLP(n) and REDUCE(n → m) run all blocks' halves in turn, each with its own weights (a single block
-called again and again finds them in the cache and looks up to a fifth too fast), each from the same (B, n, C) input.
-FIXED embeds, and runs the head on all tokens. SCHEDULE runs the reduced model that users would run. Inputs are made
-before the timed block. Timing itself is ``timing``'s; what tokens to drop is ``tailfleet_reduce``'s.
+:class:`TorchBackend` is what every way to run torch shares: the model, the choice of attention, timing, memory,
+predictions. What a unit computes is ``programs``', timing itself ``timing``'s.
 """
 
-from typing import Any, Callable, Dict, List, Set
+from typing import Any, Callable, Dict, List, Mapping, Optional, Set
 
 import timm
 import torch
 
-from tailfleet_agent.worker import models, timing
-from tailfleet_agent.worker.backends import Backend
-from tailfleet_reduce import METHODS, apply, dissect
+from tailfleet_agent.worker import timing
+from tailfleet_agent.worker.backends import Backend, OutOfMemory, memory
+from tailfleet_agent.worker.backends.attention import Timer, choose
+from tailfleet_agent.worker.backends.programs import Program, Programs
 from tailfleet_schema.curve import Part, Unit, UnitKey
-from tailfleet_schema.errors import ConfigurationError, InputError
+from tailfleet_schema.errors import ConfigurationError
 from tailfleet_schema.job import Job
 
 _NO_GRADIENTS = getattr(torch, "inference_mode", torch.no_grad)
 
+BF16_CAPABILITY = (8, 0)
+"""The oldest compute capability whose GPUs calculate in bf16; torch emulates it on others, slowly."""
 
-class EagerBackend(Backend):
-    """The model of ``job``, built once, on the GPU where torch sees one, else on the CPU."""
 
-    def __init__(self, job: Job, artifacts: str) -> None:
+class TorchBackend(Backend):
+    """The model of ``job``, built once, on the GPU where torch sees one, else on the CPU.
+
+    ``runtime`` is as for ``open_backend``. Raises ``ConfigurationError`` for a dtype that the device lacks.
+    """
+
+    def __init__(self, job: Job, artifacts: str, runtime: Optional[Mapping[str, str]] = None) -> None:
         self._job = job
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.on_gpu = self._device == "cuda"
+        self.check(job.workload.dtype)
         self._clock: Any = timing.CudaClock(torch) if self._device == "cuda" else timing.CpuClock()
-        workload = job.workload
-        geometry = workload.model.geometry
-        self._model = models.build(workload.model, artifacts, job.seed, self._device, workload.dtype)
-        self._anatomy = dissect(self._model)
-        self._schedules = {schedule.digest: schedule for schedule in job.schedules}
-        self._reduced: Dict[str, timing.Call] = {}
+        self._resident = memory.ResidentPeak()
+        self._peak: Optional[int] = None
         self._met: Set[UnitKey] = set()
-        generator = torch.Generator().manual_seed(job.seed)
-        images = torch.randn(
-            workload.batch, geometry.channels, geometry.image_size, geometry.image_size, generator=generator
-        )
-        self._images = images.to(device=self._device, dtype=next(self._model.parameters()).dtype)
+        self._programs = Programs(job, artifacts, self._device)
+        count = job.workload.model.geometry.tokens
+        self._whole = Unit(Part.SENTINEL, count, count)
         with _NO_GRADIENTS():
-            self._tokens = self._computed(lambda: self._anatomy.embed(self._images)).contiguous()  # (B, N, C)
+            self._probe()
+            attention, self._attention = choose(
+                job.workload.attention, runtime or {}, self._programs.lacks_fused(), self._timer
+            )
+            self._programs.use(attention)
+
+    def check(self, dtype: str) -> None:
+        """Raise ``ConfigurationError`` for what can be known to be impossible here before a model is built."""
+        if self._device == "cuda" and dtype == "bf16" and torch.cuda.get_device_capability(0) < BF16_CAPABILITY:
+            raise ConfigurationError(
+                "{} does not calculate in bf16".format(torch.cuda.get_device_name(0)), "ask for dtype fp16 or fp32"
+            )
+
+    def callable(self, program: Program) -> timing.Call:
+        """A call that runs ``program`` in this backend's way, everything that must be made for it made already."""
+        module, inputs = program
+        return lambda: module(*inputs)
 
     def describe(self) -> Dict[str, str]:
-        """Device, threads and versions."""
+        """Device, threads, versions, kind of attention."""
         device = torch.cuda.get_device_name(0) if self._device == "cuda" else "CPU"
         return {
             "device": device,
             "threads": "{} threads".format(torch.get_num_threads()),
             "torch": "torch {}".format(torch.__version__),
             "timm": "timm {}".format(timm.__version__),
+            "attention": self._attention,
         }
 
     def warm_up(self) -> None:
         """Run the whole model until its time is steady; see :func:`timing.warm_up`."""
-        count = self._job.workload.model.geometry.tokens
-        with _NO_GRADIENTS():
-            timing.warm_up(self._clock, self.prepare(Unit(Part.SENTINEL, count, count)))
+        with _NO_GRADIENTS(), memory.told():
+            timing.warm_up(self._clock, self.prepare(self._whole))
 
     def preempted_bits(self) -> str:
         """Of the last block, where it ran on the CPU."""
@@ -66,68 +82,76 @@ class EagerBackend(Backend):
 
     def measure(self, unit: Unit, round_number: int, calls: int) -> List[int]:
         """Time ``calls`` calls; the first time that a unit is met, one untimed call goes before."""
-        with _NO_GRADIENTS():
-            call = self.prepare(unit)
-            if unit.key(0) not in self._met:
-                self._computed(call)
-                self._met.add(unit.key(0))
-            try:
-                return timing.timed_block(self._clock, call, calls)
-            except RuntimeError:
-                if self._device == "cuda":
-                    torch.cuda.empty_cache()
-                raise
+        self._peak = None
+        try:
+            with _NO_GRADIENTS(), memory.told():
+                self.reset_peak()
+                call = self.prepare(unit)
+                if unit.key(0) not in self._met:
+                    self._computed(call)
+                    self._met.add(unit.key(0))
+                taken = timing.timed_block(self._clock, call, calls)
+                self._peak = self.read_peak()
+                return taken
+        except OutOfMemory:
+            if self._device == "cuda":
+                torch.cuda.empty_cache()
+            raise
+
+    def peak_memory_bytes(self) -> Optional[int]:
+        """On a GPU what torch's allocator held at most, else the process."""
+        return self._peak
 
     def prepare(self, unit: Unit) -> timing.Call:
-        """The call that ``unit`` times, its inputs made. To be called without gradients.
+        """The call that ``unit`` times. To be called without gradients.
 
         Raises ``InputError`` for what this model or these methods do not have.
         """
-        anatomy = self._anatomy
-        if unit.tokens > self._tokens.shape[1]:
-            raise InputError("{} tokens asked for, but the model has {}".format(unit.tokens, self._tokens.shape[1]))
-        if unit.part in (Part.MODEL, Part.SENTINEL):
-            return lambda: self._pass(unit.tokens)
-        if unit.part is Part.FIXED:
-            return self._fixed
-        if unit.part is Part.SCHEDULE:
-            return self._scheduled(unit.label)
-        x = self._tokens[:, : unit.tokens].contiguous()  # (B, n, C)
-        if unit.part is Part.ATTENTION:
-            attentions: List[Callable[[Any], Any]] = [block.attention for block in anatomy.blocks]
-            return lambda: _in_turn(attentions, x)
-        if unit.part is Part.MLP:
-            mlps: List[Callable[[Any], Any]] = [block.mlp for block in anatomy.blocks]
-            return lambda: _in_turn(mlps, x)
-        if unit.part is Part.REDUCE:
-            if unit.label not in METHODS:
-                raise InputError("unknown method {!r}; known: {}".format(unit.label, ", ".join(sorted(METHODS))))
-            method = METHODS[unit.label]
+        return self.callable(self._programs.program(unit))
 
-            def reduce_in_turn() -> None:
-                for block in anatomy.blocks:
-                    block.attention_reduce(x, method, unit.kept)
+    def predict(self, digest: str, images: Any) -> Any:
+        """See ``Backend``; as many images at once as are given."""
+        with _NO_GRADIENTS(), memory.told():
+            given = torch.from_numpy(images).to(device=self._device, dtype=self._programs.images.dtype)
+            return self.runner(digest)(given).float().cpu().numpy()
 
-            return reduce_in_turn
-        raise InputError("{} is judged, not timed".format(unit.part.value))
+    def runner(self, digest: str) -> Callable[[Any], Any]:
+        """What turns images on the device into logits, under the schedule ``digest`` (empty: the dense model)."""
+        return self._programs.reduced(digest)
 
-    def _pass(self, tokens: int) -> Any:
-        x = self._anatomy.embed(self._images)  # (B, N, C)
-        x = x[:, :tokens]
-        for block in self._anatomy.blocks:
-            x = block.mlp(block.attention(x))
-        return self._anatomy.head(x)
+    def _probe(self) -> None:
+        """One pass with all tokens: what torch lacks for the dtype shows before anything is timed."""
+        try:
+            self._computed(lambda: self._programs.model(self._programs.images[:1]))
+        except RuntimeError as error:
+            # Smaller units may still fit; each says for itself whether it does.
+            if not memory.is_out_of_memory(error):
+                raise
 
-    def _fixed(self) -> Any:
-        return self._anatomy.head(self._anatomy.embed(self._images))
+    def _timer(self, attention: str) -> Timer:
+        self._programs.use(attention)
+        with memory.told():
+            call = self.callable(self._programs.program(self._whole))
+            timing.warm_up(self._clock, call, most_seconds=2.0)
 
-    def _scheduled(self, digest: str) -> timing.Call:
-        if digest not in self._reduced:
-            model = apply(self._model, self._schedules[digest])
-            self._reduced[digest] = lambda: model(self._images)
-        return self._reduced[digest]
+        def timed() -> int:
+            self._programs.use(attention)
+            return int(timing.timed_block(self._clock, call, 1)[0])
 
-    def _computed(self, call: timing.Call) -> Any:
+        return timed
+
+    def reset_peak(self) -> None:
+        """Count what is held anew."""
+        if self._device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._resident.reset()
+
+    def read_peak(self) -> Optional[int]:
+        """Bytes held at most since; None where nothing tells."""
+        return int(torch.cuda.max_memory_allocated()) if self._device == "cuda" else self._resident.read()
+
+    def _computed(self, call: Callable[[], Any]) -> Any:
         """What ``call`` returns; where torch lacks a kernel for the dtype, a sentence about that instead."""
         try:
             return call()
@@ -142,6 +166,5 @@ class EagerBackend(Backend):
             )
 
 
-def _in_turn(halves: List[Callable[[Any], Any]], x: Any) -> None:
-    for half in halves:
-        half(x)
+class EagerBackend(TorchBackend):
+    """Ordinary modules, called."""

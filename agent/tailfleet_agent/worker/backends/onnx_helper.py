@@ -1,0 +1,81 @@
+"""The process that exports a job's ONNX graphs, seen from the one that runs them; see ``onnx_export``."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any, Dict, List, Type
+
+from tailfleet_agent.runner import worker_command
+from tailfleet_schema import codec
+from tailfleet_schema.errors import Blame, ConfigurationError, InputError, InternalError, LabError, TailfleetError
+from tailfleet_schema.job import Failure, Job
+from tailfleet_schema.messages import WorkerOrder
+
+_ERRORS: Dict[Blame, Type[TailfleetError]] = {
+    Blame.AUTHOR: InputError,
+    Blame.LAB: LabError,
+    Blame.CONFIGURATION: ConfigurationError,
+}
+
+
+class Helper:
+    """A context manager; leaving it ends the process, so that nothing runs beside what is timed afterwards."""
+
+    def __init__(self, job: Job, artifacts: str) -> None:
+        # It exports on the CPU: a GPU's memory is the runtime's.
+        environment = dict(os.environ, CUDA_VISIBLE_DEVICES="")
+        self._process = subprocess.Popen(
+            [*worker_command(sys.executable), "export"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+        self._say(codec.dumps(WorkerOrder(job, artifacts=artifacts)))
+
+    def __enter__(self) -> "Helper":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                try:
+                    stream.close()
+                except OSError:
+                    pass
+        self._process.kill()
+        self._process.wait()
+
+    def write(self, folder: str, attention: str, names: List[str]) -> Dict[str, str]:
+        """Write the graphs ``names`` into ``folder``; the versions of what made them. Raises what went wrong there."""
+        self._say(json.dumps({"folder": folder, "attention": attention, "names": names}))
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            status = self._process.wait()
+            raise LabError(
+                "the process that exports the model ended with status {}{}".format(
+                    status, ": out of memory, it seems" if status == -9 else ""
+                ),
+                "see the log of the measured child",
+            )
+        said: Dict[str, Any] = json.loads(line.decode("utf-8"))
+        if said.get("failure") is not None:
+            raise _error(codec.decode(Failure, said["failure"], "failure"))
+        versions: Dict[str, str] = said["versions"]
+        return versions
+
+    def _say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line.encode("utf-8") + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            # It has ended; its answer, or none, says why.
+            pass
+
+
+def _error(failure: Failure) -> TailfleetError:
+    sentence, _, mend = failure.sentence.partition("; mend: ")
+    kind: Type[TailfleetError] = _ERRORS.get(failure.blame, InternalError)
+    return kind(sentence, mend or None)

@@ -170,7 +170,8 @@ class Driver:
             board.id, model.digest, workload.backend, workload.dtype, workload.batch, board.fingerprint
         ):
             job = self._store.get_job(curve.job_id)
-            if orders.serves(job, self._store.list_units(job.id), request, model, board.kind):
+            # What could not be trusted once is measured again, not built on.
+            if curve.stable and orders.serves(job, self._store.list_units(job.id), request, model, board.kind):
                 return curve
         return None
 

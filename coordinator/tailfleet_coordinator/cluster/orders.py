@@ -90,6 +90,8 @@ def serves(job: Job, measured: set[Unit], request: CampaignRequest, model: Model
     wanted = wanted_effort(request, model)
     if job.effort is None or job.effort.precision > wanted.precision:
         return False
+    if job.workload.attention != workload_of(request, model, kind).attention:
+        return False
     if job.rounds < request.sweep.rounds or job.calls < request.sweep.calls:
         return False
     needed = sweep_units(request, model, kind)

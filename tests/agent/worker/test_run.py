@@ -117,7 +117,7 @@ def test_sensors_are_read_at_both_ends_of_a_round_and_at_most_once_a_second_betw
 
     read = [result.telemetry is state for result in results]
     assert len(read) == 30
-    assert read[:14] == read[14:] == [True, False, False] * 4 + [True, True]
+    assert read[:15] == read[15:] == [True, False, False] * 4 + [True, False, True]
 
 
 def test_what_it_runs_on_is_told_once_before_the_first_result(make_job):

@@ -73,6 +73,11 @@ def test_an_adaptive_curve_serves_the_counts_that_it_came_to():
     assert not orders.serves(job, without, wish, MODEL, PHYSICAL)
 
 
+def test_attention_that_the_board_chose_serves_nobody_who_chose_it_himself():
+    job, measured = swept()
+    assert not orders.serves(job, measured, replace(ask(), attention="explicit"), MODEL, PHYSICAL)
+
+
 def test_a_curve_of_an_earlier_release_serves_nobody():
     job, measured = swept()
     assert not orders.serves(replace(job, effort=None), measured, ask(), MODEL, PHYSICAL)

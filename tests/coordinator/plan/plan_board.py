@@ -37,13 +37,15 @@ def straight(n):
 class MadeUpBoard:
     """Parts add up to 4 % less than the whole; a reduction adds ``launch_ns`` and work per token to its block.
 
-    From the first reduction on a block costs ``context`` more than its parts; ToMe's later attention ``sized`` more.
+    A block that reduces costs ``context`` more than its parts, and one behind it ``behind``, or as much where that is
+    None; ToMe's later attention costs ``sized`` more.
     """
 
     half_ns: object = staircase
     launch_ns: float = 40e3
     fixed: float = 500e3
     context: float = 0.0
+    behind: float | None = None
     sized: float = 0.0
     noise: float = 0.01
     geometry: Geometry = GEOMETRY
@@ -60,7 +62,8 @@ class MadeUpBoard:
             block = (self.reduce_ns(n, m) if m < n else self.half_ns(n)) + self.half_ns(m)
             if schedule.method == "tome" and n < self.geometry.tokens:
                 block += self.sized * self.half_ns(n)
-            blocks += block * (1 + self.context * (m < self.geometry.tokens))
+            share = self.context if m < n or self.behind is None else self.behind
+            blocks += block * (1 + share * (m < self.geometry.tokens))
         return self.fixed + 1.04 * blocks
 
     def unit_ns(self, unit, schedules=None):

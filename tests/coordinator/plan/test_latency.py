@@ -170,6 +170,15 @@ def test_anchors_tell_what_blocks_cost_once_tokens_left(method, context):
     assert np.abs(errors(without, board, schedules).mean()) > 0.6 * abs(context)
 
 
+def test_anchors_tell_reducing_blocks_from_those_behind_them():
+    board = MadeUpBoard(context=0.12, behind=-0.02)
+    timed = anchors("made-up", GEOMETRY, ["topk", "pomt", "tome"])
+    model = LatencyModel.fit(GEOMETRY, summarise(board.sweep(timed=timed)), anchors=timed)
+    assert np.median(np.abs(errors(model, board, random_schedules(60)))) < 0.01
+    assert model.contexts["topk"].reducing == pytest.approx(0.12, abs=0.02)
+    assert model.contexts["topk"].behind == pytest.approx(-0.02, abs=0.02)
+
+
 def test_search_and_prediction_agree_on_costs_in_context():
     board = MadeUpBoard(context=0.1, sized=0.1)
     timed = anchors("made-up", GEOMETRY, ["tome"])

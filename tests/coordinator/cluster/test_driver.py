@@ -123,6 +123,15 @@ def test_a_fitting_curve_is_reused_and_said_to_be(lab, campaigning, virtual):
     assert lab.store.list_jobs("c2") == []
 
 
+def test_an_unstable_curve_is_measured_again(lab, campaigning, virtual):
+    ask(lab, "c1", "modelled")
+    campaigning.run(virtual)
+    lab.sql("UPDATE curves SET stable = false, unstable_reason = 'a neighbour'")
+    ask(lab, "c2", "modelled", sweep=SweepSettings(counts="5,9", rounds=1, calls=1))
+    campaigning.driver("c2").advance()
+    assert [job.kind for job in lab.store.list_jobs("c2")] == [JobKind.SWEEP]
+
+
 @pytest.mark.parametrize(
     "request_",
     [

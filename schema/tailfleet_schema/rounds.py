@@ -245,7 +245,7 @@ def _ratios(sweep: Sweep, divided: Dict[int, float]) -> _Ratios:
 def _spread(blocks: int) -> float:
     """How much further apart the lowest and the highest of so many lows lie than of three: the expected range of
     normal ones, whose lowest falls with their number, nearly."""
-    return float(max(1.0, math.log(blocks) / math.log(3.0)) ** 0.77)
+    return math.pow(max(1.0, math.log(blocks) / math.log(3.0)), 0.77)
 
 
 def _tolerance(ratios: _Ratios) -> float:

@@ -89,10 +89,11 @@ def measure() -> list[Figure]:
     ]
     figures = []
     for batch in GOAL_SHARE:
+        both = [one for one in outcomes if one.batch == batch]
+        figures += _figures(both, f"batch {batch}", GOAL_SHARE[batch])
         for kind in ("modelled", "irregular"):
-            figures += _figures([one for one in outcomes if (one.kind, one.batch) == (kind, batch)], kind, batch)
-    whole = _figures(outcomes, "all", None)
-    return figures + [figure for figure in whole if "calls" not in figure.name]
+            figures += _figures([one for one in both if one.kind == kind], f"batch {batch}, {kind}", None)
+    return figures
 
 
 def outcome_of(board: Board, batch: int, seed: int) -> Outcome:
@@ -153,20 +154,21 @@ def _calls(results: list[UnitResult]) -> int:
     return sum(len(result.call_ns) for result in results)
 
 
-def _figures(outcomes: list[Outcome], kind: str, batch: int | None) -> list[Figure]:
+def _figures(outcomes: list[Outcome], where: str, most: float | None) -> list[Figure]:
+    """With goals where ``most`` says how many percent of the calls may be spent."""
+
     def total(name: str) -> int:
         return sum(getattr(one, name) for one in outcomes)
 
-    where = kind if batch is None else f"{kind} boards, batch {batch}"
+    goal_found, goal_false = (GOAL_FOUND, GOAL_FALSE) if most is not None else (None, None)
     share = statistics.fmean(one.calls / one.full_calls for one in outcomes)
+    found = 100 * total("found") / max(total("cliffs"), 1)
     figures = [
-        Figure(
-            f"{where}: {total('cliffs')} cliffs, found", 100 * total("found") / total("cliffs"), "%", GOAL_FOUND, "max"
-        ),
-        Figure(f"{where}: false steps", total("false") / len(outcomes), "per curve", GOAL_FALSE),
-        Figure(f"{where}: calls, of a full sweep's", 100 * share, "%", GOAL_SHARE.get(batch or 0)),
+        Figure(f"{where}: {total('cliffs')} cliffs, found", found, "%", goal_found, "max"),
+        Figure(f"{where}: false steps", total("false") / len(outcomes), "per curve", goal_false),
+        Figure(f"{where}: calls, of a full sweep's", 100 * share, "%", most),
     ]
     if total("reversals"):
-        found = 100 * total("reversals_found") / total("reversals")
-        figures.append(Figure(f"{where}: {total('reversals')} reversals, found", found, "%"))
+        backwards = 100 * total("reversals_found") / total("reversals")
+        figures.append(Figure(f"{where}: {total('reversals')} reversals, found", backwards, "%"))
     return figures

@@ -29,17 +29,17 @@ STEP_SHARE = 1.5
 LEAST_SHARE = 0.8
 """Times the precision: what is less is no reason to divide a gap."""
 
-DEVIATIONS = 3.0
+DEVIATIONS = 3.5
 """A gap is divided from so many standard deviations on. With fewer, chance makes steps, and the counts that they cost
 make more chances."""
 
-BEYOND_DOUBT = 4.0
+BEYOND_DOUBT = 4.5
 """Standard deviations of a step that needs no further proof."""
 
-POSSIBLE = 1.5
+POSSIBLE = 1.2
 """What may be a step after adding so many of its standard deviations is open."""
 
-MOST_ROUNDS = 8
+MOST_ROUNDS = 6
 """What so many undisturbed blocks leave open stays open."""
 
 MOST_PROOF_ROUNDS = 12
@@ -57,7 +57,7 @@ BESIDE = 4
 NEAR = 2
 """The same for a step that another one hides."""
 
-FEW = 6
+FEW = 2
 """As few gaps are divided in four, not in two: fewer rounds, each of which measures some known units beside them."""
 
 LEAST_SPREAD = 0.1

@@ -4,8 +4,8 @@ The cut is a change-point analysis: the segmentation that minimises ``Σ χ²(st
 exactly by PELT (Killick, Fearnhead and Eckley, JASA 107, 2012) as the library ``ruptures`` has it, over every place
 (``jump=1``, stretches of a single point allowed). The cost of a stretch is the χ² of the best straight line through
 it, each point weighed by its own noise, at its own count, however unevenly they are spaced; it comes from prefix sums
-for all stretches at once. The penalty is ``3 ln(points)``, Schwarz' criterion for what a further stretch adds: a level,
-a slope and a place.
+for all stretches at once. The penalty is ``2 ln(points)``, Schwarz' criterion for what a further stretch adds: a level
+and a place (its slope is no free parameter, see below).
 
 A line through two points has no misfit at all, so a slope alone could explain any step. Slopes therefore have a prior.
 At first it is normal about half of the curve's overall slope, with that overall slope as deviation: within a tread a
@@ -29,7 +29,7 @@ from ruptures.base import BaseCost
 
 Array = NDArray[np.float64]
 
-PENALTY = 3.0
+PENALTY = 2.0
 """Times ln(points): parameters that a further stretch adds."""
 
 LEAST_SPREAD = 0.1

@@ -1,4 +1,3 @@
-import math
 import random
 
 import pytest
@@ -88,7 +87,13 @@ class Board:
 
 
 def steps(heights, slope=2e4):
-    return lambda n: (1e7 + slope * n) * math.prod(1 + height for top, height in heights.items() if n > top)
+    def shape(n):
+        ns = 1e7 + slope * n
+        for top, height in heights.items():
+            ns *= 1 + height if n > top else 1
+        return ns
+
+    return shape
 
 
 def linear(n):

@@ -95,9 +95,8 @@ class MadeUpBoard:
             made += [UnitResult(unit, number, self.calls_ns(truth, blocks, calls)) for number in range(rounds)]
         return made
 
-    def sweep(self, methods=("topk", "pomt", "tome"), counts=None, kind=BoardKind.VIRTUAL, timed=(), **often):
-        """Every count on a virtual board, else the coarse ones. ``timed``: schedules that are timed besides."""
-        counts = counts or ("all" if kind is BoardKind.VIRTUAL else "adaptive")
+    def sweep(self, methods=("topk", "pomt", "tome"), counts="all", kind=BoardKind.VIRTUAL, timed=(), **often):
+        """``timed``: schedules that are timed besides."""
         units = design.sweep_units(self.geometry, list(methods), counts, kind) + design.schedule_units(timed)
         return self.results(units, schedules={s.digest: s for s in timed}, **often)
 

@@ -134,6 +134,6 @@ def test_percentiles_of_parts_do_not_add_up_to_those_of_the_whole():
 
 def test_too_few_calls_are_refused():
     with pytest.raises(InputError, match=r"takes 368 calls of the whole model, and the sweep has 261: .*--calls 5"):
-        Spread.fit(board().sweep(["topk"], kind=BoardKind.PHYSICAL), 197, Statistic.P99)
+        Spread.fit(board().sweep(["topk"], "adaptive", kind=BoardKind.PHYSICAL), 197, Statistic.P99)
     with pytest.raises(InputError, match="and the sweep has 0"):
         Spread.fit([], 197, Statistic.P99)

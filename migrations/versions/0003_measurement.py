@@ -23,7 +23,6 @@ def upgrade() -> None:
     with op.batch_alter_table("jobs") as batch:
         batch.add_column(sa.Column("runtime_json", sa.Text(), nullable=True))
     with op.batch_alter_table("results") as batch:
-        batch.add_column(sa.Column("preempted_bits", sa.Text(), server_default=sa.text("''"), nullable=False))
         batch.add_column(sa.Column("peak_memory_bytes", sa.BigInteger(), nullable=True))
         batch.add_column(sa.Column("energy_mj", sa.Double(), nullable=True))
         batch.drop_constraint(op.f("ck_results_part_known"), type_="check")

@@ -131,9 +131,6 @@ class UnitResult:
     telemetry: Optional[Telemetry] = None
     """State of the board just after the unit, where it was read: after the first and the last block of each round at
     least, while the board is still under load, since idle clocks say nothing."""
-    preempted_bits: str = ""
-    """For each call in order, ``1`` where the operating system took a core away from the process while it ran, else
-    ``0``; empty where nobody tells (on a GPU, on a virtual board)."""
     peak_memory_bytes: Optional[int] = None
     """The most that the process (on a GPU: torch's allocator or the runtime) held during the unit; None: not known."""
     energy_mj: Optional[float] = None
@@ -143,10 +140,6 @@ class UnitResult:
         check_count("round", self.round, 0)
         if self.status not in ("ok", "oom"):
             raise InputError("must be ok or oom", path="status")
-        if self.preempted_bits and (
-            len(self.preempted_bits) != len(self.call_ns) or set(self.preempted_bits) - set("01")
-        ):
-            raise InputError("must hold 1 or 0 for each of {} calls".format(len(self.call_ns)), path="preempted_bits")
         if self.peak_memory_bytes is not None and not 0 <= self.peak_memory_bytes < 2**63:
             raise InputError("must lie between 0 and 2**63", path="peak_memory_bytes")
         if self.energy_mj is not None and not 0 <= self.energy_mj < 1e12:

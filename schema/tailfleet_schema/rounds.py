@@ -13,15 +13,12 @@ this sweep, told apart by how many of the two blocks measured next to them are (
 short ones do not), and from how often two disturbed blocks agree by chance; a unit is *known* when it is unlikely
 enough. So a calm sweep needs two agreeing blocks of a unit, and one that is disturbed half of the time some more.
 
-Where the operating system tells which calls kept all their cores (``UnitResult.preempted_bits``), these are believed
-before any statistics, and blocks that have none are disturbed where other processes were busy.
-
 Left to others: figures and intervals of units (``quiet``), the verdict's words (``verdict``), what to measure again
 (the worker).
 """
 
 import math
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Set, Tuple
 
 from tailfleet_schema.board import Telemetry
 from tailfleet_schema.curve import TIMED_PARTS, Unit, UnitResult
@@ -56,13 +53,6 @@ PRIOR_BLOCKS = 2.0
 CALM = (0.1, 0.33)
 """Two blocks of a unit must agree; where a larger share of all is disturbed, three, and four."""
 
-CLEAN_BLOCKS = 2
-"""So many agreeing blocks with a call that kept all its cores need no statistics to be believed."""
-
-BUSY_CORES = 0.5
-"""Others that used so much, where every call of a block lost a core meanwhile, have disturbed it. A burst that outlasts
-a short sweep makes all its blocks slow alike: no comparison of times shows it."""
-
 _PASSES = 3
 
 _Ratios = Dict[int, Dict[int, float]]
@@ -72,12 +62,7 @@ class Block(NamedTuple):
     """One unit's calls in one round."""
 
     calls: Sequence[int]
-    """Those during which no core was taken away, where there are any and somebody tells; else all."""
     low_ns: int
-    clean: bool
-    """Somebody told that no core was taken away during ``calls``."""
-    busy: bool
-    """During every call a core was taken away, and others used ``BUSY_CORES`` at that time."""
 
 
 class Sweep(NamedTuple):
@@ -90,8 +75,6 @@ class Sweep(NamedTuple):
     order: Dict[int, List[int]]
     """By round its units, as they were measured."""
     telemetry: Dict[int, List[Telemetry]]
-    busy_cores: float
-    """What others used of the CPU while blocks were measured that are ``busy``; 0 where none is."""
 
 
 class Findings(NamedTuple):
@@ -118,10 +101,9 @@ def sort(results: Iterable[UnitResult]) -> Sweep:
     order: Dict[int, List[int]] = {}
     telemetry: Dict[int, List[Telemetry]] = {}
     failed: Set[int] = set()
-    timed = [result for result in results if result.unit.part in TIMED_PARTS]
-    cores = others_cores([result.telemetry for result in timed])
-    most_cores = 0.0
-    for place, result in enumerate(timed):
+    for result in results:
+        if result.unit.part not in TIMED_PARTS:
+            continue
         unit = names.setdefault(result.unit, len(names))
         rounds = units.setdefault(unit, {})
         if result.round in rounds:
@@ -131,39 +113,12 @@ def sort(results: Iterable[UnitResult]) -> Sweep:
         if result.status != "ok" or not result.call_ns:
             failed.add(unit)
             continue
-        block = _block(result, cores[place] >= BUSY_CORES)
-        most_cores = max(most_cores, cores[place] if block.busy else 0.0)
-        rounds[result.round] = block
+        rounds[result.round] = Block(result.call_ns, low_of(result.call_ns))
         order.setdefault(result.round, []).append(unit)
     for unit in failed:
         for number in units.pop(unit):
             order[number].remove(unit)
-    placed_in = {number: placed for number, placed in order.items() if placed}
-    return Sweep(list(names), units, placed_in, telemetry, most_cores)
-
-
-def _block(result: UnitResult, neighbour: bool) -> Block:
-    bits = result.preempted_bits
-    if "0" in bits:
-        calls = [ns for ns, bit in zip(result.call_ns, bits) if bit == "0"]
-        return Block(calls, low_of(calls), True, False)
-    return Block(result.call_ns, low_of(result.call_ns), False, bool(bits) and neighbour)
-
-
-def others_cores(readings: Sequence[Optional[Telemetry]]) -> List[float]:
-    """For each of ``readings``, which stand in the order of their results: how many cores other processes, and other
-    guests of the host, used between the last reading before and the next one; 0 where nobody tells."""
-    found = [0.0] * len(readings)
-    known = [
-        (place, one.uptime_seconds, one.others_cpu_seconds + (one.stolen_cpu_seconds or 0.0))
-        for place, one in enumerate(readings)
-        if one is not None and one.uptime_seconds is not None and one.others_cpu_seconds is not None
-    ]
-    for (first, since, before), (last, until, after) in zip(known, known[1:]):
-        # Counters of another process, or of a machine that was restarted, begin anew.
-        if until > since and after >= before:
-            found[first + 1 : last + 1] = [(after - before) / (until - since)] * (last - first)
-    return found
+    return Sweep(list(names), units, {number: placed for number, placed in order.items() if placed}, telemetry)
 
 
 def low_of(calls: Sequence[int]) -> int:
@@ -188,8 +143,9 @@ def _examine(sweep: Sweep, witnesses: Set[int]) -> Findings:
     hit = {
         (unit, number)
         for unit, rounds in ratios.items()
+        if len(rounds) > 1
         for number, ratio in rounds.items()
-        if ratio > 1.0 + tolerance * _spread(len(rounds)) or sweep.units[unit][number].busy
+        if ratio > 1.0 + tolerance * _spread(len(rounds))
     }
     slower = sorted(ratios[unit][number] for unit, number in hit)
     doubts, known = _known(sweep, ratios, hit, _agreement(slower, tolerance))
@@ -283,10 +239,7 @@ def _known(
         agreeing = [number for number in rounds if (unit, number) not in hit]
         logarithm = sum(odds[kinds[unit, number]] for number in agreeing) + (len(agreeing) - 1) * math.log(agreement)
         doubts[unit] = math.exp(min(0.0, logarithm)) if len(agreeing) > 1 else 1.0
-        clean = sum(sweep.units[unit][number].clean for number in agreeing)
-        if clean >= CLEAN_BLOCKS:
-            doubts[unit] = 0.0
-        if clean >= CLEAN_BLOCKS or (len(agreeing) >= least and doubts[unit] < DOUBT):
+        if len(agreeing) >= least and doubts[unit] < DOUBT:
             known.add(unit)
     return doubts, known
 

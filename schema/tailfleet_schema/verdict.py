@@ -102,8 +102,6 @@ def _doubts(unsure: int, sweep: Sweep, findings: Findings, marks: Sequence[Round
     if findings.hit:
         where = "of the blocks of the others" if disturbed else "of all blocks"
         causes.append("{} {} were disturbed".format(_PER_CENT.format(100.0 * len(findings.hit) / blocks), where))
-    if sweep.busy_cores:
-        causes.append("other processes used up to {:.1f} cores".format(sweep.busy_cores))
     return ": ".join([some, " and ".join(causes)]) if causes else some
 
 

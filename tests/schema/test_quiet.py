@@ -1,7 +1,6 @@
 """Sweeps made by hand, each disturbed in one way: what is known of their units, and what is said of them."""
 
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -41,40 +40,6 @@ def test_a_calm_sweep_is_stable_and_right():
     assert [(mark.round, mark.disturbed, mark.reason) for mark in judged.rounds] == [(r, False, "") for r in range(3)]
     assert worst(results) < 0.01
     assert {(one.calls, one.rounds) for one in estimates(results).values()} == {(9, 3)}
-
-
-def bits_of(results, bit):
-    return [replace(one, preempted_bits="".join(bit(one, call) for call in range(len(one.call_ns)))) for one in results]
-
-
-def test_calls_that_kept_their_cores_are_believed_alone():
-    results = sweep(slower=lambda unit, number: [1.5, 1.5, 1.0])
-    told = bits_of(results, lambda one, call: "0" if call == 2 else "1")
-    assert judge(told).stable
-    assert worst(told) < 0.01
-    assert all(one.calls == one.rounds for one in estimates(told).values())
-
-
-def test_two_blocks_that_kept_their_cores_need_no_more_however_many_others_did_not():
-    def slower(unit, number):
-        return 1.0 if (unit.tokens // 6 + number) % 3 == 0 else 1.3 + 0.1 * ((unit.tokens * 7 + number * 5) % 11)
-
-    results = sweep(rounds=6, slower=slower)
-    assert not judge(results).stable
-    assert judge(bits_of(results, lambda one, call: "0" if slower(one.unit, one.round) == 1.0 else "1")).stable
-
-
-@pytest.mark.parametrize(("cores", "stable"), [(1.0, False), (0.2, True), (None, True)])
-def test_blocks_that_always_lost_cores_count_only_where_nobody_else_was_busy(cores, stable):
-    moments = iter(range(1000))
-
-    def telemetry(number):
-        moment = float(next(moments))
-        return Telemetry("", uptime_seconds=moment, others_cpu_seconds=None if cores is None else cores * moment)
-
-    judged = judge(bits_of(sweep(telemetry=telemetry), lambda one, call: "1"))
-    assert judged.stable is stable
-    assert ("other processes used up to 1.0 cores" in judged.reason) is not stable
 
 
 def test_small_drift_of_all_units_is_divided_out():

@@ -115,7 +115,6 @@ class Measuring:
             number,
             call_ns,
             telemetry=telemetry,
-            preempted_bits=backend.preempted_bits(),
             peak_memory_bytes=backend.peak_memory_bytes(),
             energy_mj=energy_mj,
         )

@@ -7,7 +7,6 @@ launching counts where it is what a single inference waits for.
 """
 
 import gc
-import resource
 import time
 from typing import Any, Callable, List
 
@@ -17,36 +16,21 @@ STEADY_WINDOWS = 3
 
 
 class CpuClock:
-    """Times calls that have finished when they return, and asks after each whether a core was taken away meanwhile.
-
-    The kernel counts how often a thread of this process, helpers of torch among them, had to give up its core before
-    it wanted to: a neighbour wanted to run. Asking takes about a microsecond and lies outside of what is timed.
-    """
-
-    def __init__(self, preemptions: Callable[[], int] = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw):
-        self._preemptions = preemptions
-        self.preempted_bits = ""
-        """Of the last block, as in ``UnitResult``."""
+    """Times calls that have finished when they return."""
 
     def block_ns(self, call: Call, calls: int) -> List[int]:
         """Nanoseconds of each of ``calls`` calls."""
-        now, preemptions = time.perf_counter, self._preemptions
+        now = time.perf_counter
         seconds = [0.0] * calls
-        counts = [preemptions()] * (calls + 1)
         for index in range(calls):
             begin = now()
             call()
             seconds[index] = now() - begin
-            counts[index + 1] = preemptions()
-        self.preempted_bits = "".join("1" if after > before else "0" for before, after in zip(counts, counts[1:]))
         return [_ns(value) for value in seconds]
 
 
 class CudaClock:
     """Times calls that only enqueue work on a GPU; ``torch`` is handed in, for this module must import without it."""
-
-    preempted_bits = ""
-    """What the CPU does meanwhile does not tell what the GPU waited for."""
 
     def __init__(self, torch: Any) -> None:
         self._torch = torch

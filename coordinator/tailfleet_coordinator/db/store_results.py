@@ -15,7 +15,7 @@ from tailfleet_schema.curve import TIMED_PARTS, Judgement, Part, Unit, UnitResul
 from tailfleet_schema.job import Key
 
 ROWS_PER_INSERT = 500
-"""Sixteen values a row; SQLite takes 32766 in a statement."""
+"""Fifteen values a row; SQLite takes 32766 in a statement."""
 
 
 class ResultQueries(Database):
@@ -88,7 +88,6 @@ def _row(job_id: str, attempt: int, result: UnitResult) -> dict[str, Any]:
         "call_ns_json": codec.dumps(result.call_ns),
         "judgement_json": None if result.judgement is None else codec.dumps(result.judgement),
         "telemetry_json": None if result.telemetry is None else codec.dumps(result.telemetry),
-        "preempted_bits": result.preempted_bits,
         "peak_memory_bytes": result.peak_memory_bytes,
         "energy_mj": result.energy_mj,
         "attempt": attempt,
@@ -103,7 +102,6 @@ def _result(row: Any) -> UnitResult:
         judgement=None if row.judgement_json is None else codec.loads(Judgement, row.judgement_json),
         status=row.status,
         telemetry=None if row.telemetry_json is None else codec.loads(Telemetry, row.telemetry_json),
-        preempted_bits=row.preempted_bits,
         peak_memory_bytes=row.peak_memory_bytes,
         energy_mj=row.energy_mj,
     )

@@ -258,8 +258,6 @@ class ResultTable(Table):
     call_ns_json: Mapped[str]
     judgement_json: Mapped[str | None]
     telemetry_json: Mapped[str | None]
-    preempted_bits: Mapped[str] = mapped_column(server_default=text("''"))
-    """For each call whether the process lost a core meanwhile; empty where nobody told."""
     peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     energy_mj: Mapped[float | None]
     """Of one call."""

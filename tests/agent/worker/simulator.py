@@ -10,7 +10,6 @@ from typing import Callable, List, Optional
 
 from tailfleet_agent.worker.backends import Backend
 from tailfleet_agent.worker.run import Measuring, run
-from tailfleet_schema.board import Telemetry
 from tailfleet_schema.curve import Unit, UnitResult
 from tailfleet_schema.job import Job
 
@@ -36,7 +35,6 @@ class Machine(Backend):
         wobble: float = 0.03,
         slowdown: Callable[[float], float] = lambda seconds: 1.0,
         between_seconds: float = 0.002,
-        tells: bool = False,
     ) -> None:
         self._rng = random.Random(seed)
         self._truth_ns = truth_ns
@@ -47,9 +45,6 @@ class Machine(Backend):
         self._wobble = wobble
         self._slowdown = slowdown
         self._between_seconds = between_seconds
-        self.tells = tells
-        self._bits = ""
-        self._busy_seconds = 0.0
         self._busy = False
         self._until = 0.0
         self._now_speed = 1.0
@@ -72,23 +67,14 @@ class Machine(Backend):
         """Calls of ``unit``, one after another."""
         self.blocks += 1
         self._pass(self._between_seconds)
-        found, self._bits = [], ""
+        found = []
         for _ in range(calls):
             work = self._truth_ns(unit) * 1e-9 * self._slowdown(self.seconds)
             work *= 1.0 + self._noise * self._rng.expovariate(1.0)
-            begin, busy_before = self.seconds, self._busy_seconds
+            begin = self.seconds
             self._work(work)
-            self._bits += "1" if self._busy_seconds > busy_before else "0"
             found.append(max(1, round((self.seconds - begin) * 1e9)))
         return found
-
-    def preempted_bits(self) -> str:
-        """Which calls of the last block a burst fell into, on a machine that ``tells``."""
-        return self._bits if self.tells else ""
-
-    def telemetry(self) -> Telemetry:
-        """A burst uses a core."""
-        return Telemetry("", uptime_seconds=self.seconds, others_cpu_seconds=self._busy_seconds)
 
     def _work(self, seconds: float) -> None:
         while seconds > 0.0:
@@ -99,7 +85,6 @@ class Machine(Backend):
             share = self._now_speed if self._busy else 1.0
             taken = min(seconds / share, self._until - self.seconds)
             self.seconds += taken
-            self._busy_seconds += taken if self._busy else 0.0
             seconds -= taken * share
             if self._until - self.seconds < 1e-12:
                 self.seconds = self._until
@@ -123,6 +108,5 @@ def measured(job: Job, machine: Machine, earlier: Optional[List[UnitResult]] = N
     def never() -> None:
         raise AssertionError("nothing is judged here")
 
-    telemetry = machine.telemetry if machine.tells else lambda: None
-    measuring = Measuring(job, lambda: machine, never, telemetry, now=machine.now, note=note or (lambda words: None))
+    measuring = Measuring(job, lambda: machine, never, lambda: None, now=machine.now, note=note or (lambda words: None))
     return list(run(job, measuring, earlier=earlier or []))

@@ -36,15 +36,6 @@ def test_a_call_too_short_for_the_clock_still_took_a_nanosecond(monkeypatch):
     assert timing.timed_block(timing.CpuClock(), lambda: None, 2) == [1, 1]
 
 
-def test_a_call_that_lost_a_core_is_marked():
-    counts = iter([7, 7, 9, 9])
-    clock = timing.CpuClock(lambda: next(counts))
-
-    timing.timed_block(clock, lambda: None, 3)
-
-    assert clock.preempted_bits == "010"
-
-
 def test_no_garbage_is_collected_inside_a_block():
     seen = []
 

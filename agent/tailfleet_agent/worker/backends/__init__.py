@@ -37,10 +37,6 @@ class Backend:
         """Nanoseconds of ``calls`` calls of a timed ``unit``. Raises ``OutOfMemory`` where it does not fit."""
         raise NotImplementedError
 
-    def preempted_bits(self) -> str:
-        """Of the last measured unit, as in ``UnitResult``; empty where nobody tells."""
-        return ""
-
     def peak_memory_bytes(self) -> Optional[int]:
         """The most that was held during the last ``measure``; None where nothing tells. Asked outside timed blocks."""
         return None

@@ -76,10 +76,6 @@ class TorchBackend(Backend):
         with _NO_GRADIENTS(), memory.told():
             timing.warm_up(self._clock, self.prepare(self._whole))
 
-    def preempted_bits(self) -> str:
-        """Of the last block, where it ran on the CPU."""
-        return str(self._clock.preempted_bits)
-
     def measure(self, unit: Unit, round_number: int, calls: int) -> List[int]:
         """Time ``calls`` calls; the first time that a unit is met, one untimed call goes before."""
         self._peak = None

@@ -97,10 +97,6 @@ class OnnxRuntimeBackend(Backend):
             self._peak = self._resident.read() if self._provider == onnx_sessions.CPU else None
             return taken
 
-    def preempted_bits(self) -> str:
-        """Of the last block, where it ran on the CPU."""
-        return "" if self.on_gpu else self._clock.preempted_bits
-
     def peak_memory_bytes(self) -> Optional[int]:
         """What the process held at most; None with a GPU's provider."""
         return self._peak

@@ -4,11 +4,11 @@ A curve is first measured on a coarse grid. The known counts are split into runs
 next. How high the step in a gap is says the level of the run's last counts before it against that of its first counts
 behind it, with one slope for both sides (:func:`_height`, the analysis of covariance); the highest in terms of its
 noise splits first, until none is left. A gap with a step is divided until the step lies between two counts that
-differ by one token. A count that lies off the line through its neighbours in the run shows a bend, or steps that cancel
-out: the gaps beside it are divided. Where a step worth knowing is surely absent, nothing is added. Where noise leaves
-it open, the counts at the gap's ends are measured again, as are those of a step that is not beyond doubt, and a single
-count that both neighbours disagree with: that may be a disturbed point, and no gap is divided around it before it
-has shown itself again.
+differ by one token; so is a wide one across which the curve falls behind its slope, since a bend is there, or steps
+that cancel out. Where a step worth knowing is surely absent, nothing is added. Where noise leaves it open, the counts
+at the gap's ends are measured again, as are those of a step that is not beyond doubt, and a single count that both
+neighbours disagree with: that may be a disturbed point, and no gap is divided around it before it has shown itself
+again.
 
 GPUs work on tiles of 32 to 256 rows, and a batch of B has B rows a token: cliffs tend to stand where B·n crosses a
 multiple of these. So a gap with a step is divided first on both sides of the highest such multiple in it. This costs
@@ -150,9 +150,6 @@ def _wide(points: Sequence[_Point], gaps: Sequence[_Gap], precision: float) -> S
     for place, gap in enumerate(gaps):
         if gap.step or (_is_open(gap, precision) and _by_slope(gap)):
             wide.add(place)
-    for middle in range(1, len(points) - 1):
-        if not gaps[middle - 1].step and not gaps[middle].step and _is_off(points, gaps, middle, precision):
-            wide |= {middle - 1, middle}
     return {place for place in wide if points[place + 1].tokens - points[place].tokens > 1}
 
 
@@ -264,15 +261,6 @@ def _suspects(points: Sequence[_Point], gaps: Sequence[_Gap]) -> Set[int]:
         for place, (gap, after) in enumerate(zip(gaps, gaps[1:]))
         if gap.step and after.step and gap.height * after.height < 0 and points[place + 1].rounds < SUSPECT_ROUNDS
     }
-
-
-def _is_off(points: Sequence[_Point], gaps: Sequence[_Gap], middle: int, precision: float) -> bool:
-    """Whether a count lies off the line between its neighbours."""
-    before, at, after = points[middle - 1 : middle + 2]
-    share = (at.tokens - before.tokens) / float(after.tokens - before.tokens)
-    off = at.ns - (1 - share) * before.ns - share * after.ns
-    variance = at.variance + (1 - share) ** 2 * before.variance + share**2 * after.variance
-    return abs(off) > max(LEAST_SHARE * precision * at.ns, DEVIATIONS * math.sqrt(variance))
 
 
 def _within(low: int, high: int, parts: int, batch: int) -> List[int]:

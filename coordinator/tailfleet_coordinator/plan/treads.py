@@ -9,10 +9,11 @@ the nearest points of both sides differ there by more than ``DEVIATIONS`` standa
 The noise of a point is its interval's and ``FLOOR`` (below which real curves are not straight) together; where the
 points of treads scatter about their lines more than that says, it is as much more. That, and how treads of this very
 curve rise, a first pass tells the second. Between counts that were measured far apart a step is known only to the gap,
-and only if no slope explains it.
+and only if neither side's slope explains it.
 Left to others: where to measure next, counts that were not measured (``inference``), and what a schedule costs.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -26,10 +27,6 @@ from tailfleet_schema.curve import Part
 
 LEAST_STEP = 0.01
 """Smaller steps are not worth planning around."""
-
-SLOPE_SHARE = 0.5
-"""Between counts that are not adjacent, a step is at least this share of what the slope alone makes of the gap:
-there curvature looks like a small step."""
 
 DEVIATIONS = 3.5
 """A false step in some hundred curves of two hundred points."""
@@ -101,6 +98,13 @@ class Points:
         """Some of them."""
         chosen = np.asarray(indices, dtype=int)
         return Points(self.tokens[chosen], self.ns[chosen], self.deviation_ns[chosen], self.slopes)
+
+    def rise_at(self, end: int) -> float:
+        """From the first (0) or the last (-1) to the second next of them, in ns a token; of a single one -inf."""
+        other = min(2, len(self) - 1) if end == 0 else max(-3, -len(self))
+        if len(self) == 1:
+            return -math.inf
+        return float((self.ns[end] - self.ns[other]) / (self.tokens[end] - self.tokens[other]))
 
     def line(self) -> Line:
         """The line through all of them."""
@@ -187,10 +191,11 @@ class _Cut:
         upwards = excess > 0
         rise = high.at(b) - low.at(a) if b - a <= 1 else excess
         least = LEAST_STEP * level
-        if b - a > 1:
-            least = max(least, SLOPE_SHARE * abs(low.slope_ns + high.slope_ns) / 2 * (b - a))
-        # Slower growth than nearby is no step backwards.
+        # Slower growth than nearby is no step backwards; and a bend makes a wide gap's rise no higher than both beside.
         real = abs(excess) > least and (rise > 0) == upwards
+        if b - a > 1 and upwards:
+            told = float(right.ns[0] - left.ns[-1])
+            real = real and told - least > max(left.rise_at(-1), right.rise_at(0)) * (b - a)
         strength = abs(excess) / deviation if real else -1.0
         height = abs(rise)
         confidence = 2 * NormalDist().cdf(abs(excess) / deviation) - 1

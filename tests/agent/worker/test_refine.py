@@ -136,6 +136,14 @@ def test_a_staircase_finer_than_the_grid_is_closed_in_on(seed):
     assert board.has_both_sides(*tops)
 
 
+def test_a_step_is_seen_beside_another_one_that_looks_like_a_slope():
+    shape = steps({20: 0.05, 41: 0.05, 117: 0.05})
+    added = refine.next_counts({n: estimate(shape(n), 0.003) for n in GRID}, 2, 197, PRECISION)
+    divided = {low for low, high in zip(GRID, GRID[1:]) if any(low < n < high for n in added)}
+    assert {13, 33, 117} <= divided
+    assert 23 not in divided
+
+
 def test_a_gap_with_a_step_is_divided_where_the_largest_tile_ends():
     known = {n: estimate(1e7 * (1 + 0.2 * (n > 40))) for n in (2, 10, 20, 33, 47, 60, 80, 120, 160, 197)}
     assert refine.next_counts(known, 2, 197, PRECISION, batch=8) == [40, 41]

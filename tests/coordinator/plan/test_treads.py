@@ -43,6 +43,19 @@ def test_a_curve_bent_as_attention_is_has_no_false_cliffs_on_a_coarse_grid():
     assert len(found.candidates) >= 12
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda n: 1e6 + 1e3 * n + 400.0 * n * n,
+        lambda n: 1e6 * n**0.5,
+        lambda n: 1e6 + 2e3 * n + 2e4 * max(0, n - 100),
+    ],
+)
+@pytest.mark.parametrize("counts", [(2, *range(12, 198, 12), 197), (2, 32, 64, 96, 128, 160, 197)])
+def test_however_a_curve_bends_it_has_hardly_any_false_cliffs_on_a_coarse_grid(shape, counts):
+    assert len(find_treads(curve({n: shape(n) for n in counts})).cliffs) <= 1
+
+
 def test_a_single_bad_point_is_no_cliff():
     times = {n: 1e6 + 24 * straight(n) for n in range(2, 198)}
     times[100] *= 1.3

@@ -232,7 +232,7 @@ def test_a_round_of_few_units_has_known_ones_beside_them(make_open):
     later = rounds_of(results)[3]
     assert victim in later
     assert later[0].part is Part.SENTINEL
-    assert len(later) == 1 + 1 + agenda.COMPANIONS
+    assert len(later) == 1 + agenda.COMPANIONS
     assert worst_error(Machine(noise=0.002), results) < 0.02
 
 

@@ -22,7 +22,8 @@ def table(figures: list[dict]) -> str:
         goal = "–"
         if one["goal"] is not None:
             goal = f"{'≤' if one['direction'] == 'min' else '≥'} {one['goal']:g} {one['unit']}"
-        lines.append(f"| {one['name']} | {one['value']:.1f} {one['unit']} | {goal} |")
+        digits = 1 if abs(one["value"]) >= 1 or not one["value"] else 2
+        lines.append(f"| {one['name']} | {one['value']:.{digits}f} {one['unit']} | {goal} |")
     first = figures[0]
     lines += ["", f"`{first['command']}`, {first['date']}, {first['machine']}."]
     return "\n".join(lines) + "\n"

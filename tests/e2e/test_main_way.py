@@ -70,9 +70,12 @@ def test_curves_are_stored_with_documented_columns(farm, campaign):
     frame = farm.fleet.curves(model="digits_vit", board="here")
     assert (frame["board_kind"] == "physical").all()
     curve = frame[frame["part"] == "model"].set_index("tokens")
-    assert sorted(curve.index) == [50, 99, 148, 197]
+    assert sorted(curve.index) == list(range(2, 198))
     assert (curve["quiet_ns"] > 0).all()
-    assert (curve["calls"] == 4).all()
+    measured = curve[curve["source"] == "measured"]
+    assert sorted(measured.index) == [50, 99, 148, 197]
+    # More where the machine was disturbed.
+    assert (measured["calls"] >= 2).all()
     modelled = farm.fleet.curves(model="digits_vit", board="modelled")
     assert (modelled["board_kind"] == "virtual").all()
     # Only a modelled board is as quiet as that on every machine.

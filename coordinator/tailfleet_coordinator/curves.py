@@ -45,7 +45,7 @@ def file_curve(store: Store, job_id: str) -> int | None:
 def taken_apart(results: Sequence[UnitResult], judged: Judged) -> Anatomy:
     """What a sweep's curve consists of, and what was said of its rounds."""
     rounds = tuple(CurveRound(mark.round, mark.factor, mark.disturbed, mark.reason) for mark in judged.rounds)
-    found = find_treads(statistics.summarise(results))
+    found = find_treads(statistics.summarise(results, judged))
     treads = tuple(CurveTread(tread.first, tread.last, tread.last_ns) for tread in found.treads)
     steps = [(step, True) for step in found.cliffs] + [(step, False) for step in found.reversals]
     cliffs = tuple(

@@ -15,7 +15,7 @@ from tests.benchmarks import beside
 from tests.benchmarks.figure import Figure
 
 from tailfleet_coordinator import bundled
-from tailfleet_coordinator.plan import statistics
+from tailfleet_schema import quiet
 from tailfleet_schema.campaign import SweepSettings
 from tailfleet_schema.curve import Part
 
@@ -44,15 +44,15 @@ def measure(quick: bool = False) -> list[Figure]:
     measured, inferred = errors.shares[errors.measured], errors.shares[~errors.measured]
     models = {result.unit for result in swept.results if result.unit.part is Part.MODEL}
     calls = [len(result.call_ns) for result in swept.results]
-    stable = statistics.stability(swept.results)
-    if not stable.stable:
-        print(f"  unstable: {stable.reason}")
+    judged = quiet.judge(swept.results)
+    if not judged.stable:
+        print(f"  unstable: {judged.reason}")
     return [
         Figure("adaptive: from start to end", swept.own_seconds, "s"),
         Figure("adaptive: of these until the model was built", swept.building_seconds, "s"),
         Figure("adaptive: counts measured", len(models), "counts"),
         Figure("adaptive: calls timed", sum(calls), "calls"),
-        Figure("adaptive: ended stable (1: yes)", float(stable.stable), ""),
+        Figure("adaptive: ended stable (1: yes)", float(judged.stable), ""),
         Figure(f"in order: extrapolated from {len(in_order)} counts", theirs_seconds, "s"),
         Figure("adaptive, share of the time in order", swept.own_seconds / theirs_seconds * 100, "%", 10.0),
         Figure("error, 95th percentile of counts", beside.percentile(errors.shares, 95), "%", 3.0),

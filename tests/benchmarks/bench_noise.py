@@ -17,7 +17,7 @@ from tests.benchmarks.burner import Burner
 from tests.benchmarks.figure import Figure
 
 from tailfleet_coordinator import bundled
-from tailfleet_coordinator.plan import statistics
+from tailfleet_schema import quiet
 from tailfleet_schema.campaign import SweepSettings
 from tailfleet_schema.workload import ModelSpec
 
@@ -91,13 +91,13 @@ def _run(spec: ModelSpec, plan: Plan, mean: float, number: int, references) -> t
     with Burner(number, mean) as burner:
         swept = beside.sweep(order, references, _spread(order, plan.counts), plan.turns, burner.paused)
     errors = beside.errors(swept)
-    stability = statistics.stability(swept.results)
-    run = Run(mean, stability.stable, beside.percentile(errors.shares, 95), swept.own_seconds)
+    judged = quiet.judge(swept.results)
+    run = Run(mean, judged.stable, beside.percentile(errors.shares, 95), swept.own_seconds)
     calls = sum(len(result.call_ns) for result in swept.results)
     print(
         f"  {spec.name}, bursts of {mean:g} s, run {number + 1}: {run.error_percent:.1f} % at the 95th percentile,"
         f" {beside.percentile(errors.shares, 50):.1f} % median, {run.seconds:.0f} s, {calls} calls,"
-        f" {'stable' if run.stable else 'unstable: ' + stability.reason}",
+        f" {'stable' if run.stable else 'unstable: ' + judged.reason}",
         flush=True,
     )
     return swept, run

@@ -26,7 +26,7 @@ from tailfleet_coordinator.plan.anchors import anchors
 from tailfleet_coordinator.plan.latency import LatencyModel
 from tailfleet_coordinator.plan.prediction import Prediction
 from tailfleet_coordinator.plan.quantiles import Percentile, timed
-from tailfleet_coordinator.plan.statistics import stability, summarise
+from tailfleet_coordinator.plan.statistics import summarise
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import Statistic
@@ -34,6 +34,7 @@ from tailfleet_schema.curve import Part, UnitResult
 from tailfleet_schema.errors import Blame
 from tailfleet_schema.job import Effort, Job, JobKind
 from tailfleet_schema.messages import WorkerEvent, WorkerOrder
+from tailfleet_schema.quiet import judge
 from tailfleet_schema.schedule import Schedule, dense, smallest_reachable
 from tailfleet_schema.workload import Geometry, ModelSpec, Workload
 
@@ -131,8 +132,8 @@ def one_run(model: ModelSpec, backend: str, artifacts: str, count: int, quick: b
         effort=None if quick else dataclasses.replace(SWEEP, least_tokens=design.least_count(geometry)),
     )  # fmt: skip
     swept = results_of(sweep, artifacts)
-    latency = LatencyModel.fit(geometry, summarise(swept), anchors=anchored)
-    judged = stability(swept)
+    judged = judge(swept)
+    latency = LatencyModel.fit(geometry, summarise(swept, judged), anchors=anchored)
     unreduced = dense(model.name, geometry)
     fresh = [s for s in random_schedules(model.name, geometry, count) if s.digest not in {a.digest for a in anchored}]
     check = Job(

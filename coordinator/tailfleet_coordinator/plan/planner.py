@@ -16,9 +16,10 @@ from tailfleet_coordinator.plan.prediction import Prediction
 from tailfleet_coordinator.plan.rules import ALPHA, input_accuracy, pomt_rule
 from tailfleet_coordinator.plan.search import Problem, search, undominated
 from tailfleet_coordinator.plan.spread import Spread
-from tailfleet_coordinator.plan.statistics import stability, summarise
+from tailfleet_coordinator.plan.statistics import summarise
 from tailfleet_coordinator.plan.treads import find_treads
 from tailfleet_coordinator.plan.verdict import DO_NOT_PRUNE, PREDICTED_ONLY, against_dense, in_ms, on_statistic, points
+from tailfleet_schema import quiet
 from tailfleet_schema.campaign import Objective, Statistic
 from tailfleet_schema.curve import Part, UnitResult
 from tailfleet_schema.errors import InputError
@@ -87,7 +88,8 @@ def make_plan(given: PlanInput) -> Plan:
     """
     if given.planner not in ("optimal", "pomt-rule"):
         raise InputError(f"unknown planner {given.planner!r}; known: optimal, pomt-rule")
-    summaries = summarise(given.sweep)
+    judged = quiet.judge(given.sweep)
+    summaries = summarise(given.sweep, judged)
     on = given.objective.on
     few: str | None = None
     try:
@@ -108,10 +110,9 @@ def make_plan(given: PlanInput) -> Plan:
     else:
         plan = _by_search(given, latency, profile, sorted({*find_treads(summaries).candidates, *spread.tops}))
     plan = replace(plan, on=spread.on)
-    steady = stability(given.sweep)
-    if steady.stable:
+    if judged.stable:
         return plan
-    return replace(plan, verdict=f"{plan.verdict} (the sweep is unstable: {steady.reason})")
+    return replace(plan, verdict=f"{plan.verdict} (the sweep is unstable: {judged.reason})")
 
 
 def _profile(given: PlanInput) -> AccuracyProfile | None:

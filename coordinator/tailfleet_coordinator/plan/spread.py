@@ -39,10 +39,10 @@ from tailfleet_coordinator.plan.quantiles import (
     percentile,
     shortage,
 )
-from tailfleet_coordinator.plan.statistics import summarise
 from tailfleet_schema.campaign import Statistic
 from tailfleet_schema.curve import Part, UnitResult
 from tailfleet_schema.errors import InputError
+from tailfleet_schema.quiet import estimates
 
 LEAST_STEP = 0.02
 """Factors on both sides of a step differ by so much at least, relative to the smaller: less changes no plan."""
@@ -142,7 +142,7 @@ class _Calls:
     def of(cls, results: Sequence[UnitResult]) -> "_Calls":
         whole = [r for r in results if r.unit.part in (Part.MODEL, Part.SENTINEL)]
         # What disturbed a block is part of the tail, and none of the quiet time.
-        quiet = {point.unit: point.quiet_ns for point in summarise(results) if point.quiet_ns is not None}
+        quiet = {unit: estimate.quiet_ns for unit, estimate in estimates(results).items()}
         units = sorted(complete(whole).items(), key=lambda item: item[0].tokens)
         gathered = [calls_of(rounds) for _, rounds in units]
         sizes = [len(calls) for calls, _ in gathered]

@@ -1,8 +1,8 @@
-"""From raw samples to figures: quiet and typical time of each unit, with an interval, and the verdict on a sweep.
+"""From raw samples to figures: quiet and typical time of each unit, with an interval.
 
 *Quiet* is the 10th percentile of a unit's undisturbed calls. Two medians of one workload differ by a tenth from run to
 run on an ordinary machine, two 10th percentiles by a hundredth. *Typical* are p50, p90 and p99. Left to others: which
-calls were disturbed and what follows for quiet times (the schema's ``quiet``), intervals of the typical ones
+calls were disturbed, and whether a sweep is stable (the schema's ``quiet``), intervals of the typical ones
 (``quantiles``), steps of a curve (``treads``), and what a schedule costs (``latency``).
 """
 
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from tailfleet_schema import quiet
 from tailfleet_schema.curve import TIMED_PARTS, Part, Unit, UnitResult
+from tailfleet_schema.rounds import LOW_SHARE
 
-QUIET_QUANTILE = 0.10
+QUIET_QUANTILE = LOW_SHARE
 
 CONFIDENCE = 0.95
 """Of every interval in planning."""
@@ -38,14 +39,6 @@ class PointSummary:
 
 
 @dataclass(frozen=True)
-class Stability:
-    """Whether a sweep can be trusted; ``reason`` is a sentence, empty where it is stable."""
-
-    stable: bool
-    reason: str
-
-
-@dataclass(frozen=True)
 class Measured:
     """A point with figures: the quiet time of ``unit`` and half of its interval."""
 
@@ -54,24 +47,19 @@ class Measured:
     half_ns: float
 
 
-def summarise(results: Sequence[UnitResult]) -> list[PointSummary]:
+def summarise(results: Sequence[UnitResult], judged: quiet.Judged | None = None) -> list[PointSummary]:
     """One summary a timed unit, ordered by part, label, tokens and kept; judged units are left out.
 
     Quiet times and intervals are those that the board decided by: :mod:`tailfleet_schema.quiet`. The typical ones are
-    over all calls, disturbed or not. A result that was sent twice counts once.
+    over all calls, disturbed or not. A result that was sent twice counts once. ``judged`` is ``quiet.judge(results)``,
+    for who has it already: judging is the larger part of the work.
     """
     groups: dict[Unit, dict[int, UnitResult]] = {}
     for result in results:
         if result.unit.part in TIMED_PARTS:
             groups.setdefault(result.unit, {}).setdefault(result.round, result)
-    found = quiet.estimates(results)
+    found = quiet.estimates(results, judged)
     return [_summary(unit, list(groups[unit].values()), found.get(unit)) for unit in sorted(groups, key=_place)]
-
-
-def stability(results: Iterable[UnitResult]) -> Stability:
-    """The verdict on a sweep."""
-    judged = quiet.judge(results)
-    return Stability(judged.stable, judged.reason)
 
 
 def measured(points: Iterable[PointSummary], part: Part, label: str = "") -> list[Measured]:

@@ -2,8 +2,9 @@ import random
 
 import pytest
 
-from tailfleet_coordinator.plan.statistics import measured, stability, summarise
+from tailfleet_coordinator.plan.statistics import measured, summarise
 from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
+from tailfleet_schema.quiet import judge
 
 UNIT = Unit(Part.MODEL, 50, 50)
 SENTINEL = Unit(Part.SENTINEL, 197, 197)
@@ -104,6 +105,6 @@ def test_judged_units_are_left_out():
     ],
 )
 def test_stability_says_why(lows, stable, word):
-    verdict = stability(rounds_of(SENTINEL, *[[low, low, low] for low in lows]))
+    verdict = judge(rounds_of(SENTINEL, *[[low, low, low] for low in lows]))
     assert verdict.stable is stable
     assert word in verdict.reason

@@ -87,7 +87,7 @@ class SweepSettings:
     comma-separated list. (``auto`` is what earlier releases called ``adaptive``.)"""
     rounds: int = 3
     """Undisturbed rounds that everything is measured in at least."""
-    calls: int = 3
+    calls: int = 2
     fresh: bool = False
     """Measure again even where a fitting curve is stored."""
     precision: float = 0.02

@@ -84,10 +84,11 @@ class Effort:
 
     precision: float = 0.02
     """Wanted half of the interval of a unit's quiet time, as a share of that time."""
-    most_rounds: int = 60
+    most_rounds: int = 200
     """No unit is measured in more; late ones visit few."""
     budget_seconds: float = 600.0
-    """Nothing new is begun so long after the first timed block; of earlier attempts what their calls took counts."""
+    """Nothing new is begun after so much time in timed blocks and around them; of earlier attempts what their calls
+    took counts. Waiting does not."""
     least_tokens: Optional[int] = None
     """Counts from here on may be added; None: none are."""
 

@@ -2,7 +2,8 @@
 
 *Quiet* is the 10th percentile of the calls of a unit's undisturbed blocks, what their rounds have in common taken out:
 the machine undisturbed. The board decides by it what to measure again and where to look closer, the coordinator plans
-on it. Which blocks are disturbed is ``rounds``' decision, why a round is and what the verdict says ``verdict``'s.
+on it. How fast the machine was is ``speeds``' finding, which blocks are disturbed ``rounds``', why a round is and what
+the verdict says ``verdict``'s.
 """
 
 import math
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from tailfleet_schema.curve import Unit, UnitKey, UnitResult
-from tailfleet_schema.rounds import LOW_SHARE, Findings, Sweep, examine, quantile, sort
+from tailfleet_schema.rounds import Findings, examine
+from tailfleet_schema.speeds import LOW_SHARE, Sweep, quantile, sort
 from tailfleet_schema.verdict import RoundMark, mark_rounds, verdict
 
 PRIOR_ROUNDS = 8
@@ -35,7 +37,7 @@ class Estimate:
     calls: int
     """In its undisturbed blocks."""
     rounds: int
-    """Undisturbed blocks, one a round."""
+    """Undisturbed blocks, one a round, and those that confirm them."""
 
     @property
     def half_share(self) -> float:
@@ -67,10 +69,10 @@ def judge(results: Iterable[UnitResult]) -> Judged:
     findings = examine(sweep)
     marks = mark_rounds(sweep, findings)
     disturbed = frozenset(
-        sweep.names[unit].key(number)
-        for unit, rounds in sweep.units.items()
-        for number in rounds
-        if number not in findings.divided or (unit, number) in findings.hit
+        sweep.names[unit].key(sweep.rounds[number])
+        for unit, blocks in sweep.units.items()
+        for number in blocks
+        if number not in findings.speeds.divisors(unit, blocks) or (unit, number) in findings.hit
     )
     found = _estimates(sweep, findings)
     stable, reason = verdict(sweep, findings, marks, [found[unit].half_share for unit in findings.known])
@@ -109,20 +111,22 @@ def _estimates(sweep: Sweep, findings: Findings) -> Dict[int, Estimate]:
         low, high = quiet - half, quiet + half
         if findings.doubts.get(unit, 1.0) > DOUBTFUL:
             low, high = _doubtful(unit, quiet, low, high, sweep, findings)
-        blocks = 0 if not any(n in findings.divided for n in sweep.units[unit]) else len(one.lows)
+        blocks = len(one.lows) if findings.speeds.divisors(unit, sweep.units[unit]) else 0
+        blocks += findings.confirmed.get(unit, 0)
         found[unit] = Estimate(quiet, max(low, 0.1 * quiet), high, len(one.calls), blocks)
     return found
 
 
 def _undisturbed(unit: int, sweep: Sweep, findings: Findings) -> _Lows:
-    rounds = sweep.units[unit]
-    usable = [n for n in rounds if n in findings.divided and (unit, n) not in findings.hit]
-    factors = findings.divided
+    blocks = sweep.units[unit]
+    factors = findings.speeds.divisors(unit, blocks)
+    usable = [n for n in factors if (unit, n) not in findings.hit]
     if not usable:
-        # Only in rounds that were disturbed as a whole: the least disturbed of them has to do.
-        usable, factors = [min(rounds, key=lambda n: rounds[n].low_ns / findings.factors[n])], findings.factors
-    calls = [call / factors[n] for n in usable for call in rounds[n].calls]
-    return _Lows(calls, [rounds[n].low_ns / factors[n] for n in usable])
+        # Only in stretches that were disturbed as a whole: the least disturbed of them has to do.
+        factors = findings.speeds.factors
+        usable = [min(blocks, key=lambda n: blocks[n].low_ns / factors[n])]
+    calls = [call / factors[n] for n in usable for call in blocks[n].calls]
+    return _Lows(calls, [blocks[n].low_ns / factors[n] for n in usable])
 
 
 def _quiet(calls: List[float], tolerance: float) -> float:
@@ -178,7 +182,7 @@ def _doubtful(
     unit: int, quiet: float, low: float, high: float, sweep: Sweep, findings: Findings
 ) -> Tuple[float, float]:
     """The interval of a unit that may be as much faster as others were without disturbance."""
-    factors = [findings.factors[number] for number in sweep.units[unit] if number not in findings.divided]
+    factors = [findings.speeds.factors[number] for number in sweep.units[unit] if number not in findings.speeds.divided]
     worst = max([findings.slower, *factors]) * (1.0 + findings.tolerance)
     calls = sorted(call for block in sweep.units[unit].values() for call in block.calls)
     return min(low, quiet / worst, float(calls[0])), max(high, quantile(calls, 0.5))

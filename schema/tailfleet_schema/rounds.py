@@ -1,131 +1,61 @@
-"""Which rounds and blocks of a sweep were disturbed, and whether what is left can be trusted. Pure.
+"""Which blocks of a sweep were disturbed, and whether what is left can be trusted. Pure.
 
-A *block* is one unit's calls in one round. Its *low* is its tenth fastest call in a hundred, of ten or fewer the
-fastest: of a call that a neighbour's burst may have hit, only a lower edge says what the board does undisturbed.
-
-What makes a whole round slower (heat, a clock, a neighbour longer than the round) is its *factor*: a low quantile, over
-the units, of low ÷ the unit's quietest low. A factor up to ``DRIFT_LIMIT`` that shows in all units alike is divided
-out; a round beyond is disturbed as a whole. In the other rounds a block is disturbed where its low lies off the lowest
-ones of its unit by more than noise explains.
-
-The lowest blocks may all have been disturbed alike. How likely that is follows from how often blocks are disturbed in
-this sweep, told apart by how many of the two blocks measured next to them are (long bursts hit neighbours in time,
-short ones do not), and from how often two disturbed blocks agree by chance; a unit is *known* when it is unlikely
-enough. So a calm sweep needs two agreeing blocks of a unit, and one that is disturbed half of the time some more.
+In stretches that were not disturbed as a whole (``speeds``), a block is disturbed where its low lies off the lowest
+ones of its unit by more than noise explains. The lowest blocks may all have been disturbed alike. How likely that is
+follows from how often blocks are disturbed in this sweep, told apart by how many of the two blocks measured next to
+them are (long bursts hit neighbours in time, short ones do not), and from how often two disturbed blocks agree by
+chance; a unit is *known* when it is unlikely enough for the error it would mean. So a calm sweep needs two agreeing
+blocks of a unit, and one that is disturbed half of the time some more. A single quiet block will do where stretches
+that were slower in all units alike confirm it.
 
 Left to others: figures and intervals of units (``quiet``), the verdict's words (``verdict``), what to measure again
 (the worker).
 """
 
+import bisect
 import math
-from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Set, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Set, Tuple
 
-from tailfleet_schema.board import Telemetry
-from tailfleet_schema.curve import TIMED_PARTS, Unit, UnitResult
+from tailfleet_schema.speeds import Speeds, Sweep, quantile, speeds_of
 
-LOW_SHARE = 0.1
-
-DRIFT_LIMIT = 0.05
-"""Cliffs are this small: a round that is slower by more is not corrected but left out."""
-
-LEAST_DRIFT = 1.005
-"""What differs less is noise of the factors themselves."""
-
-FACTOR_QUANTILE = 0.2
-"""Of a round of which a burst has hit the larger part, this still shows the part that it has not."""
-
-UNIFORM = 0.02
-"""A factor is divided out where the middle of the round's units lies no further above it than this."""
-
-LEAST_UNITS = 6
-"""Fewer cannot tell what they share from what each has of its own: no factor is divided out."""
+ALIKE = (2, 0.06)
+"""So many blocks of stretches that were slower in all units alike confirm a single quiet one that is no further off."""
 
 LEAST_TOLERANCE = 0.02
 MOST_TOLERANCE = 0.05
 """How far lows of undisturbed blocks of one unit lie apart, at least and at most."""
 
-DOUBT = 0.003
-"""A unit counts as known when its lowest blocks are all disturbed with less odds than this."""
+WRONG = 0.0024
+"""A unit counts as known when the odds that its lowest blocks are all disturbed, times by how much disturbed blocks are
+slower, lie below this."""
+
+MOST_ODDS = 0.05
+"""However little slower those are."""
 
 PRIOR_BLOCKS = 2.0
 """As if so many blocks of each kind had been seen, disturbed as often as blocks in general."""
 
+HEAVY = 1.15
 CALM = (0.1, 0.33)
-"""Two blocks of a unit must agree; where a larger share of all is disturbed, three, and four."""
-
-_PASSES = 3
+"""Two blocks of a unit must agree; where a larger share of all is slower by ``HEAVY``, three, and four."""
 
 _Ratios = Dict[int, Dict[int, float]]
 
 
-class Block(NamedTuple):
-    """One unit's calls in one round."""
-
-    calls: Sequence[int]
-    low_ns: int
-
-
-class Sweep(NamedTuple):
-    """Timed results, sorted: each key once, and no unit that ran out of memory. Units go by number, their place in
-    ``names``: thousands of look-ups of what has six fields take a slow board's time."""
-
-    names: List[Unit]
-    units: Dict[int, Dict[int, Block]]
-    """By unit and round."""
-    order: Dict[int, List[int]]
-    """By round its units, as they were measured."""
-    telemetry: Dict[int, List[Telemetry]]
-
-
 class Findings(NamedTuple):
-    """What was found of a sweep's rounds and blocks."""
+    """What was found of a sweep's stretches and blocks."""
 
-    factors: Dict[int, float]
-    """By round, relative to the quietest."""
-    divided: Dict[int, float]
-    """By round, what its blocks are to be divided by; without those that are disturbed as a whole."""
+    speeds: Speeds
     hit: Set[Tuple[int, int]]
-    """Disturbed blocks (unit, round) of rounds that are not."""
+    """Disturbed blocks (unit, stretch) of stretches that are not."""
     doubts: Dict[int, float]
     """By unit, the odds that its lowest blocks were all disturbed; of a single block certain."""
     known: Set[int]
+    confirmed: Dict[int, int]
+    """By unit that has a quiet block, how many others confirm it."""
     tolerance: float
     slower: float
     """How much slower a disturbed block typically was; 1 where none is."""
-
-
-def sort(results: Iterable[UnitResult]) -> Sweep:
-    """The timed ones of ``results``, which come in the order in which they were measured."""
-    names: Dict[Unit, int] = {}
-    units: Dict[int, Dict[int, Block]] = {}
-    order: Dict[int, List[int]] = {}
-    telemetry: Dict[int, List[Telemetry]] = {}
-    failed: Set[int] = set()
-    for result in results:
-        if result.unit.part not in TIMED_PARTS:
-            continue
-        unit = names.setdefault(result.unit, len(names))
-        rounds = units.setdefault(unit, {})
-        if result.round in rounds:
-            continue
-        if result.telemetry is not None:
-            telemetry.setdefault(result.round, []).append(result.telemetry)
-        if result.status != "ok" or not result.call_ns:
-            failed.add(unit)
-            continue
-        rounds[result.round] = Block(result.call_ns, low_of(result.call_ns))
-        order.setdefault(result.round, []).append(unit)
-    for unit in failed:
-        for number in units.pop(unit):
-            order[number].remove(unit)
-    return Sweep(list(names), units, {number: placed for number, placed in order.items() if placed}, telemetry)
-
-
-def low_of(calls: Sequence[int]) -> int:
-    """The order statistic that stands for a block."""
-    if len(calls) <= 10:
-        return min(calls)
-    return sorted(calls)[int(LOW_SHARE * (len(calls) - 1))]
 
 
 def examine(sweep: Sweep) -> Findings:
@@ -137,61 +67,42 @@ def examine(sweep: Sweep) -> Findings:
 
 
 def _examine(sweep: Sweep, witnesses: Set[int]) -> Findings:
-    factors, divided = _factors(sweep, witnesses)
-    ratios = _ratios(sweep, divided)
+    speeds = speeds_of(sweep, witnesses)
+    ratios = _ratios(sweep, speeds)
     tolerance = _tolerance(ratios)
     hit = {
         (unit, number)
-        for unit, rounds in ratios.items()
-        if len(rounds) > 1
-        for number, ratio in rounds.items()
-        if ratio > 1.0 + tolerance * _spread(len(rounds))
+        for unit, blocks in ratios.items()
+        if len(blocks) > 1
+        for number, ratio in blocks.items()
+        if ratio > 1.0 + tolerance * _spread(len(blocks))
     }
     slower = sorted(ratios[unit][number] for unit, number in hit)
-    doubts, known = _known(sweep, ratios, hit, _agreement(slower, tolerance))
-    return Findings(factors, divided, hit, doubts, known, tolerance, quantile(slower, 0.5) if slower else 1.0)
+    doubts, known = _known(sweep, ratios, hit, slower, tolerance)
+    confirmed = _confirmed(sweep, speeds)
+    for unit in set(confirmed) - known:
+        doubts[unit] = 0.0
+        known.add(unit)
+    return Findings(speeds, hit, doubts, known, confirmed, tolerance, quantile(slower, 0.5) if slower else 1.0)
 
 
-def _factors(sweep: Sweep, witnesses: Set[int]) -> Tuple[Dict[int, float], Dict[int, float]]:
-    """By round its factor, and of those within the limit what to divide by."""
-    compared = {
-        unit: rounds for unit, rounds in sweep.units.items() if len(rounds) > 1 and (unit in witnesses or not witnesses)
-    }
-    members: Dict[int, List[int]] = {
-        number: [unit for unit in placed if unit in compared] for number, placed in sweep.order.items()
-    }
-    factors = dict.fromkeys(sweep.order, 1.0)
-    divided = dict(factors)
-    for _ in range(_PASSES):
-        bases = {unit: _base(rounds, factors, divided) for unit, rounds in compared.items()}
-        middles: Dict[int, float] = {}
-        for number, units in members.items():
-            ratios = sorted(compared[unit][number].low_ns / bases[unit] for unit in units)
-            if ratios:
-                factors[number] = quantile(ratios, FACTOR_QUANTILE)
-                middles[number] = quantile(ratios, 0.5)
-        quietest = min(factors[number] for number in middles) if middles else 1.0
-        for number in middles:
-            factors[number] /= quietest
-        divided = {number: factor for number, factor in factors.items() if factor <= 1.0 + DRIFT_LIMIT}
-        for number in divided:
-            uniform = middles.get(number, 2.0) / quietest <= divided[number] + UNIFORM
-            if divided[number] < LEAST_DRIFT or len(members[number]) < LEAST_UNITS or not uniform:
-                divided[number] = 1.0
-    return factors, divided
+def _confirmed(sweep: Sweep, speeds: Speeds) -> Dict[int, int]:
+    """By unit that has a quiet block, how many of slower stretches agree with it; without those of too few."""
+    least, most = ALIKE
+    found = {}
+    for unit, blocks in sweep.units.items():
+        quiet = [blocks[number].low_ns / speeds.divided[number] for number in blocks if number in speeds.divided]
+        others = sorted(blocks[n].low_ns / factor for n, factor in speeds.stand_ins(unit, blocks).items())
+        if quiet and len(others) >= least and abs(min(quiet) / quantile(others, 0.5) - 1.0) <= most:
+            found[unit] = len(others)
+    return found
 
 
-def _base(rounds: Dict[int, Block], factors: Dict[int, float], divided: Dict[int, float]) -> float:
-    """The lowest low of a unit, as it would be in the quietest round."""
-    usable = [block.low_ns / divided[number] for number, block in rounds.items() if number in divided]
-    return min(usable) if usable else min(block.low_ns / factors[number] for number, block in rounds.items())
-
-
-def _ratios(sweep: Sweep, divided: Dict[int, float]) -> _Ratios:
-    """Of each unit and round that is not disturbed as a whole: low, divided, ÷ the unit's lowest."""
+def _ratios(sweep: Sweep, speeds: Speeds) -> _Ratios:
+    """Of each unit and stretch that may say how fast it is: low, divided, ÷ the unit's lowest."""
     found: _Ratios = {}
-    for unit, rounds in sweep.units.items():
-        lows = {number: block.low_ns / divided[number] for number, block in rounds.items() if number in divided}
+    for unit, blocks in sweep.units.items():
+        lows = {number: blocks[number].low_ns / factor for number, factor in speeds.divisors(unit, blocks).items()}
         if lows:
             lowest = min(lows.values())
             found[unit] = {number: low / lowest for number, low in lows.items()}
@@ -227,19 +138,24 @@ def _agreement(slower: List[float], tolerance: float) -> float:
 
 
 def _known(
-    sweep: Sweep, ratios: _Ratios, hit: Set[Tuple[int, int]], agreement: float
+    sweep: Sweep, ratios: _Ratios, hit: Set[Tuple[int, int]], slower: List[float], tolerance: float
 ) -> Tuple[Dict[int, float], Set[int]]:
-    """Of each unit the odds that all its lowest blocks were disturbed, and the units of which they are small."""
+    """Of each unit the odds that all its lowest blocks were disturbed, and the units of which they are small;
+    ``slower`` by how much the disturbed ones are, ascending."""
+    agreement = _agreement(slower, tolerance)
+    excess = quantile(slower, 0.75) - 1.0 if slower else 0.0
+    limit = min(MOST_ODDS, WRONG / excess) if excess else MOST_ODDS
     kinds = _kinds(sweep, ratios, hit)
     compared = [(unit, number) for unit, rounds in ratios.items() if len(rounds) > 1 for number in rounds]
     odds = _odds([(kinds[block], block in hit) for block in compared])
-    least = 2 + sum(len(hit) > limit * len(compared) for limit in CALM)
+    heavy = len(slower) - bisect.bisect_left(slower, HEAVY)
+    least = 2 + sum(heavy > share * len(compared) for share in CALM)
     doubts, known = {}, set()
     for unit, rounds in ratios.items():
         agreeing = [number for number in rounds if (unit, number) not in hit]
         logarithm = sum(odds[kinds[unit, number]] for number in agreeing) + (len(agreeing) - 1) * math.log(agreement)
         doubts[unit] = math.exp(min(0.0, logarithm)) if len(agreeing) > 1 else 1.0
-        if len(agreeing) >= least and doubts[unit] < DOUBT:
+        if len(agreeing) >= least and doubts[unit] < limit:
             known.add(unit)
     return doubts, known
 
@@ -270,11 +186,3 @@ def _odds(marks: Sequence[Tuple[int, bool]]) -> List[float]:
     share = (sum(hits) + 0.5) / (sum(blocks) + 1.0)
     chances = [(hits[kind] + PRIOR_BLOCKS * share) / (blocks[kind] + PRIOR_BLOCKS) for kind in range(6)]
     return [math.log(chance / (1.0 - chance)) for chance in chances]
-
-
-def quantile(ordered: Sequence[Any], level: float) -> float:
-    """Of values in ascending order (at least one), linear between them."""
-    at = level * (len(ordered) - 1)
-    below = int(at)
-    above = min(below + 1, len(ordered) - 1)
-    return float(ordered[below] + (at - below) * (ordered[above] - ordered[below]))

@@ -1,20 +1,18 @@
 """What people are told of a sweep's rounds: which were disturbed and why, and whether the curve can be trusted.
 
 The times decide, sensors explain: a sensor that says nothing certifies no round. Left to others: which blocks are
-disturbed (``rounds``), and figures (``quiet``).
+disturbed (``rounds``), what sensors say in words (``state``), and figures (``quiet``).
 """
 
 from dataclasses import dataclass
-from typing import Callable, Iterable, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
-from tailfleet_schema.board import Telemetry
-from tailfleet_schema.rounds import Findings, Sweep, quantile
+from tailfleet_schema.rounds import Findings
+from tailfleet_schema.speeds import Sweep, quantile
+from tailfleet_schema.state import changes
 
 WIDEST_SHARE = 0.08
 """A unit that is known no better than this makes a curve unstable."""
-
-CLOCK_FELL = 0.97
-HEATED_C = 5.0
 
 _PER_CENT = "{:.0f} %"
 
@@ -27,42 +25,37 @@ class RoundMark:
     factor: float
     """How much slower its undisturbed part was than in the quietest rounds; 1: as quiet."""
     disturbed: bool
-    """As a whole: its blocks are part of no quiet time."""
+    """As a whole: the machine was slower for most of it."""
     reason: str
 
 
 def mark_rounds(sweep: Sweep, findings: Findings) -> List[RoundMark]:
     """One mark a round, in order."""
-    quiet = [one for number in findings.divided for one in sweep.telemetry.get(number, [])]
+    stretches: Dict[int, List[int]] = {}
+    for stretch, number in sweep.rounds.items():
+        stretches.setdefault(number, []).append(stretch)
+    calm = {number for number, some in stretches.items() if all(stretch in findings.speeds.divided for stretch in some)}
     marks = []
-    for number in sorted(sweep.order):
-        factor = findings.factors[number]
-        disturbed = number not in findings.divided
+    for number in sorted(stretches):
+        some = stretches[number]
+        factor = quantile(sorted(findings.speeds.factors[stretch] for stretch in some), 0.5)
+        disturbed = 2 * sum(stretch not in findings.speeds.divided for stretch in some) > len(some)
         reason = ""
         if disturbed:
             reason = "everything took {:.2f} times as long as in the quietest rounds".format(factor)
-            reason = "; ".join([reason, *explain(quiet, sweep.telemetry.get(number, []))])
+            reason = "; ".join([reason, *_explained(sweep, calm, number)])
         marks.append(RoundMark(number, factor, disturbed, reason))
     return marks
 
 
-def explain(quiet: Sequence[Telemetry], then: Sequence[Telemetry]) -> List[str]:
-    """What sensors say of a disturbed round that they did not say of the quiet ones."""
-    words = []
-    for name, read in _CLOCKS:
-        before, after = _middle(map(read, quiet)), _middle(map(read, then))
-        if before is not None and after is not None and after < CLOCK_FELL * before:
-            words.append("the clock of the {} fell from {:.0f} to {:.0f} MHz".format(name, before, after))
-    before, after = (_middle(one.temperature_c for one in some) for some in (quiet, then))
-    if before is not None and after is not None and after >= before + HEATED_C:
-        words.append("it was {:.0f} °C hot, before {:.0f} °C".format(after, before))
-    throttled = next((one.throttled for one in then if one.throttled), None)
-    if throttled:
-        words.append("throttled: {}".format(throttled))
-    modes = {one.power_mode for one in then} - {one.power_mode for one in quiet}
-    if quiet and len(modes) == 1:
-        words.append("the power mode was {}".format(modes.pop()))
-    return words
+def _explained(sweep: Sweep, calm: Set[int], number: int) -> List[str]:
+    """What sensors say at the end of round ``number`` that they did not say in the last calm one before it, or else in
+    the first one after."""
+    told = sorted(other for other in calm if sweep.telemetry.get(other))
+    before = [other for other in told if other < number]
+    beside = before[-1:] or told[:1]
+    then = sweep.telemetry.get(number)
+    return changes(sweep.telemetry[beside[0]][-1], then[-1]) if beside and then else []
 
 
 def verdict(sweep: Sweep, findings: Findings, marks: Sequence[RoundMark], widths: Sequence[float]) -> Tuple[bool, str]:
@@ -73,8 +66,15 @@ def verdict(sweep: Sweep, findings: Findings, marks: Sequence[RoundMark], widths
     if len(modes) > 1:
         return False, "the power mode changed in mid-sweep: {}".format(", then ".join(modes))
     unsure = len(sweep.units) - len(findings.known)
+    some = "{} of {} units were seen undisturbed too rarely to be known".format(unsure, len(sweep.units))
+    last = max((mark.round for mark in marks if not mark.disturbed), default=-1)
+    after = [mark for mark in marks if mark.round > last]
+    once = sum(sum(stretch in findings.speeds.divided for stretch in blocks) < 2 for blocks in sweep.units.values())
+    if len(after) > 1 and 2 * once > len(sweep.units):
+        words = "from round {} on {}, and it never came back".format(after[0].round + 1, after[0].reason)
+        return False, "{}: {}".format(some, words) if unsure else words
     if unsure:
-        return False, _doubts(unsure, sweep, findings, marks)
+        return False, ": ".join([some, *_causes(sweep, findings, marks)])
     wide = [width for width in widths if width > WIDEST_SHARE]
     if wide:
         return False, "{} of {} units scatter so much that they are known to ±{} at best".format(
@@ -83,14 +83,10 @@ def verdict(sweep: Sweep, findings: Findings, marks: Sequence[RoundMark], widths
     return True, ""
 
 
-def _doubts(unsure: int, sweep: Sweep, findings: Findings, marks: Sequence[RoundMark]) -> str:
-    some = "{} of {} units were seen undisturbed too rarely to be known".format(unsure, len(sweep.units))
-    last = max(findings.divided)
-    after = [mark for mark in marks if mark.round > last]
-    if len(after) > 1 and 2 * len(after) >= len(marks):
-        return "{}: from round {} on {}, and it never came back".format(some, after[0].round + 1, after[0].reason)
+def _causes(sweep: Sweep, findings: Findings, marks: Sequence[RoundMark]) -> List[str]:
+    """Why units are not known, in one phrase; or none."""
     disturbed = [mark for mark in marks if mark.disturbed]
-    blocks = sum(len(placed) for number, placed in sweep.order.items() if number in findings.divided)
+    blocks = sum(len(placed) for stretch, placed in sweep.order.items() if stretch in findings.speeds.divided)
     causes = []
     if disturbed:
         worst = max(disturbed, key=lambda mark: mark.factor)
@@ -102,23 +98,7 @@ def _doubts(unsure: int, sweep: Sweep, findings: Findings, marks: Sequence[Round
     if findings.hit:
         where = "of the blocks of the others" if disturbed else "of all blocks"
         causes.append("{} {} were disturbed".format(_PER_CENT.format(100.0 * len(findings.hit) / blocks), where))
-    return ": ".join([some, " and ".join(causes)]) if causes else some
-
-
-def _mean(values: Sequence[float]) -> Optional[float]:
-    return sum(values) / len(values) if values else None
-
-
-_CLOCKS: List[Tuple[str, Callable[[Telemetry], Optional[float]]]] = [
-    ("GPU", lambda one: one.gpu_mhz),
-    ("CPU", lambda one: _mean(one.cpu_mhz)),
-    ("memory", lambda one: one.memory_mhz),
-]
-
-
-def _middle(values: Iterable[Optional[float]]) -> Optional[float]:
-    known = sorted(value for value in values if value is not None)
-    return quantile(known, 0.5) if known else None
+    return [" and ".join(causes)] if causes else []
 
 
 def _in_turn(values: Iterable[Optional[str]]) -> List[str]:

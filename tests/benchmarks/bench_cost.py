@@ -20,7 +20,7 @@ from tailfleet_schema.campaign import SweepSettings
 from tailfleet_schema.curve import Part
 
 SEED = 4
-TURNS = 7.0
+TURNS = 5.0
 """The reference measures so many times as long as the sweep: some dozens of calls of every count."""
 QUICK_TURNS = 3.0
 QUICK_COUNTS = 60

@@ -81,8 +81,7 @@ def measure(quick: bool = False) -> list[Figure]:
 
 
 def _order(spec: ModelSpec, plan: Plan, seed: int):
-    # The child's budget runs on while it waits for the reference.
-    settings = SweepSettings(budget_seconds=plan.budget_seconds * (1 + plan.turns))
+    settings = SweepSettings(budget_seconds=plan.budget_seconds)
     return beside.sweep_order(spec, settings, seed, f"bench-noise-{time.time_ns()}")
 
 

@@ -1,9 +1,9 @@
 """A sweep of tailfleet's and its reference, interleaved: the truth about the machine in the very minutes of the sweep.
 
 The measured child waits for ``go`` after each block. Once it has worked for ``SLICE_SECONDS``, the reference measures
-for a multiple of that before it may go on: one process of torch runs at any time, and both see the same machine. What
-the child's clock of a budget says includes the reference's slices, so a budget has to be given with them. A slice
-leaves the child with cold caches, which tailfleet alone would not have: a disadvantage of at most one call in a slice.
+for a multiple of that before it may go on: one process of torch runs at any time, and both see the same machine. A
+slice leaves the child with cold caches, which tailfleet alone would not have: a disadvantage of at most one call in a
+slice.
 Left to others: the two processes, and what is asked of their figures.
 """
 

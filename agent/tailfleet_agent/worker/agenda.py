@@ -6,6 +6,7 @@ curve needs more counts (``refine``).
 """
 
 import random
+from collections import Counter
 from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from tailfleet_agent.worker import refine
@@ -14,12 +15,23 @@ from tailfleet_schema.curve import JUDGED_PARTS, Part, Unit, UnitResult
 from tailfleet_schema.job import Effort, Job
 from tailfleet_schema.quiet import Estimate, Judged
 
-COMPANIONS = 6
+COMPANIONS = 4
 """Units that a round visits again at least: by them it is compared with earlier rounds."""
 
-UNITS_PER_SENTINEL = 8
+UNITS_PER_SENTINEL = 16
 """A round of few units has no need for all sentinels."""
 
+ADDING_SHARE = 0.7
+"""Counts are added in this part of the budget; the rest is for repeating them."""
+
+WITNESSES = 7
+"""Units by which a look back compares the end of a short sweep with the rest of it."""
+
+SLOW_SECONDS = 1.0
+"""What slows a machine down for less is over before anything could be made of it."""
+
+MOST_SLOW_ROUNDS = 40
+"""The machine is waited for so many rounds in a row: more than a minute."""
 
 SCATTERED_ROUNDS = 20
 """A unit that so many undisturbed blocks do not make known to the asked precision scatters by itself."""
@@ -31,6 +43,8 @@ class Round(NamedTuple):
     units: List[Unit]
     """In this order."""
     note: str
+    later: bool = False
+    """To be begun after a while: it looks whether the machine is as it was."""
 
 
 def ordered(job: Job, number: int, units: Sequence[Unit]) -> List[Unit]:
@@ -69,15 +83,47 @@ def next_round(job: Job, number: int, results: Sequence[UnitResult]) -> Optional
     without_memory = {result.unit for result in timed if result.status != "ok"}
     left = [unit for unit in met if unit not in without_memory]
     added, steps = _refined(job, effort, found)
+    spent = sum(sum(result.call_ns) for result in timed) * 1e-9
     new = [unit for unit in added if unit not in seen and job.may_add(unit)]
+    if spent > ADDING_SHARE * effort.budget_seconds:
+        new = []
     listed = set(_timed(job)) if number < job.rounds else set()
     repeated = [
         unit for unit in left if unit in listed or unit in steps or _doubtful(unit, job.rounds, effort, found, judged)
     ]
+    slow = _slow_rounds(judged, timed)
+    if slow:
+        # Until the machine is as it was, only what was hardly seen at all.
+        tries = Counter(result.unit for result in timed)
+        new, repeated = [], [unit for unit in repeated if tries[unit] < job.rounds]
+        if not repeated:
+            return look_back(job, number, results) if slow < MOST_SLOW_ROUNDS else None
     if not new and not repeated:
         return None
     note = "round {}: {} of {} units to repeat, {} counts added".format(number + 1, len(repeated), len(left), len(new))
     return Round(ordered(job, number, _accompanied(job, number, left, repeated, new)), note)
+
+
+def _slow_rounds(judged: Judged, timed: Sequence[UnitResult]) -> int:
+    """How many of the last rounds were slower in a whole; none, should they have been over in no time."""
+    slow = set()
+    for mark in reversed(judged.rounds):
+        if not mark.disturbed:
+            break
+        slow.add(mark.round)
+    seconds = sum(sum(result.call_ns) for result in timed if result.round in slow) * 1e-9
+    return len(slow) if seconds >= SLOW_SECONDS else 0
+
+
+def look_back(job: Job, number: int, results: Sequence[UnitResult]) -> Round:
+    """Round ``number``, which compares the machine with what it was: some units that are known, once more."""
+    met = list(dict.fromkeys(result.unit for result in results if result.unit.part not in JUDGED_PARTS))
+    failed = {result.unit for result in results if result.status != "ok"}
+    left = [unit for unit in met if unit not in failed]
+    known = [unit for unit in left if unit.part is not Part.SENTINEL]
+    some = random.Random("{}:{}:back".format(job.seed, number)).sample(known, min(WITNESSES, len(known)))
+    sentinels = [unit for unit in left if unit.part is Part.SENTINEL]
+    return Round(ordered(job, number, some + sentinels[:1]), "round {}: a look back".format(number + 1), True)
 
 
 def _timed(job: Job) -> List[Unit]:

@@ -17,6 +17,7 @@ Nothing is imported here at the top that a bare Python 3.6 lacks, so that even t
 import json
 import os
 import sys
+import time
 import traceback
 from typing import IO, Any, Callable, List, Optional
 
@@ -140,6 +141,7 @@ class _Session:
             probes.read_energy_mj if profile is None else lambda on_gpu: None,
             note=lambda words: self._emit(WorkerEvent(note=words)),
             runtime=lambda told: self._emit(WorkerEvent(runtime=told)),
+            pause=time.sleep if profile is None else None,
         )
         known = [key.as_tuple() for key in order.known]
         for result in run.run(job, measuring, known, order.earlier):

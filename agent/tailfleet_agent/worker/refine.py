@@ -10,6 +10,11 @@ at the gap's ends are measured again, as are those of a step that is not beyond 
 neighbours disagree with: that may be a disturbed point, and no gap is divided around it before it has shown itself
 again.
 
+A curve may be *rough*: CPUs take longer for odd counts than for even ones, by up to a tenth. That is no step, and no
+line between neighbours foretells it. How rough a curve is say three close counts of which the middle one lies above or
+below both others (:func:`_roughened`); it counts as noise that no repetition lessens, and where it is large every
+count is measured.
+
 GPUs work on tiles of 32 to 256 rows, and a batch of B has B rows a token: cliffs tend to stand where B·n crosses a
 multiple of these. So a gap with a step is divided first on both sides of the highest such multiple in it. This costs
 little where it does not hold, for the gap gets smaller all the same.
@@ -22,6 +27,7 @@ import math
 from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from tailfleet_schema.quiet import Estimate
+from tailfleet_schema.speeds import quantile
 
 STEP_SHARE = 1.5
 """Times the precision: a step, as a share, that is not to be overlooked."""
@@ -63,6 +69,18 @@ FEW = 2
 LEAST_SPREAD = 0.1
 """Standard deviation of the treads' slopes, at least, as a share of the whole curve's slope."""
 
+ROUGH_SHARE = 2.5
+"""Times the precision: where a count can be so far off what its neighbours foretell, every count is measured."""
+
+CLOSE = 3
+"""Three neighbouring counts within so many tokens tell how rough the curve is: the middle one lies off what its
+neighbours foretell. On a cliff it lies between them, on a comb (odd counts slower than even ones, say) above or below
+both."""
+
+OFTEN = 0.7
+WITNESSES = 9
+"""So many such places, the nearest ones, are asked; what their median says in ns holds for other counts, too."""
+
 ROWS = (256, 128, 64, 32)
 """Of tiles that libraries of GPUs work with."""
 
@@ -76,6 +94,9 @@ class _Point(NamedTuple):
     tokens: int
     ns: float
     variance: float
+    """Of its time, about what its neighbours foretell."""
+    own: float
+    """The part of it that more blocks would lessen."""
     rounds: int
 
 
@@ -95,6 +116,8 @@ class _Gap(NamedTuple):
     """Standard deviation of ``height``."""
     own: float
     """The part of it that comes from the two counts' own noise."""
+    rough: float
+    """How far counts about here lie off what their neighbours foretell, mostly, as a share."""
     step: bool
 
 
@@ -122,9 +145,12 @@ def unsure(known: Dict[int, Estimate], least: int, full: int, precision: float) 
     for place, gap in enumerate(gaps):
         ends = points[place : place + 2]
         limit = 0
-        if _is_open(gap, precision) and not _by_slope(gap):
+        if gap.own < gap.rough or not _is_high(gap, precision):
+            # What counts differ by from their neighbours is no noise.
+            continue
+        if not gap.step and not _by_slope(gap):
             limit = MOST_ROUNDS
-        elif gap.step and ends[1].tokens - ends[0].tokens == 1 and _is_high(gap, precision):
+        elif gap.step and ends[1].tokens - ends[0].tokens == 1:
             limit = MOST_PROOF_ROUNDS if abs(gap.height) < BEYOND_DOUBT * gap.noise else 0
         again |= {point.tokens for point in ends if point.rounds < limit}
     return sorted(again)
@@ -141,14 +167,14 @@ def _is_high(gap: _Gap, precision: float) -> bool:
 
 def _by_slope(gap: _Gap) -> bool:
     """Whether it is the slope that is not known: measuring the ends again would not help."""
-    return gap.own < 0.7 * gap.noise
+    return gap.own < 0.7 * gap.noise and not gap.rough
 
 
 def _wide(points: Sequence[_Point], gaps: Sequence[_Gap], precision: float) -> Set[int]:
     """Places of gaps to be divided."""
     wide = set()
     for place, gap in enumerate(gaps):
-        if gap.step or (_is_open(gap, precision) and _by_slope(gap)):
+        if gap.step or gap.rough > ROUGH_SHARE * precision or (_is_open(gap, precision) and _by_slope(gap)):
             wide.add(place)
     return {place for place in wide if points[place + 1].tokens - points[place].tokens > 1}
 
@@ -160,15 +186,40 @@ def _survey(known: Dict[int, Estimate], least: int, full: int, precision: float)
         estimate = known[n]
         if least <= n <= full and estimate.rounds >= LEAST_ROUNDS:
             deviation = (estimate.high_ns - estimate.low_ns) / 2 / _HALF
-            points.append(_Point(n, estimate.quiet_ns, max(deviation, 1e-4 * estimate.quiet_ns) ** 2, estimate.rounds))
+            variance = max(deviation, 1e-4 * estimate.quiet_ns) ** 2
+            points.append(_Point(n, estimate.quiet_ns, variance, variance, estimate.rounds))
     if len(points) < 2:
         return points, []
+    points = _roughened(points)
     overall = (points[-1].ns - points[0].ns) / (points[-1].tokens - points[0].tokens)
     widest = max(abs(overall), 1e-4 * points[-1].ns)
     # Within a tread the curve may be flat, or rise as the whole does; and treads of one curve rise alike.
     gaps = _divided(points, _Slope(overall / 2, widest), precision)
     common = _common_slope(points, gaps, _Slope(overall / 2, widest))
     return points, _divided(points, _Slope(common, max(abs(common), LEAST_SPREAD * widest)), precision)
+
+
+def _roughened(points: Sequence[_Point]) -> List[_Point]:
+    """``points`` with what counts do that their neighbours do not foretell as a part of their variance."""
+    seen = []
+    for before, point, after in zip(points, points[1:], points[2:]):
+        width = after.tokens - before.tokens
+        if width <= CLOSE:
+            share = (point.tokens - before.tokens) / width
+            weights = ((before, 1 - share), (after, share))
+            off = point.ns - sum(weight * other.ns for other, weight in weights)
+            noise = point.own + sum(weight**2 * other.own for other, weight in weights)
+            zigzag = (point.ns - before.ns) * (after.ns - point.ns) < 0
+            excess = (off**2 if zigzag else 0.0) - noise
+            seen.append((point.tokens, excess / (1 + sum(weight**2 for _, weight in weights))))
+    if len(seen) < WITNESSES:
+        return list(points)
+    rough = []
+    for point in points:
+        near = sorted(seen, key=lambda one: abs(one[0] - point.tokens))[:WITNESSES]
+        excess = quantile(sorted(excess for _, excess in near), OFTEN)
+        rough.append(point._replace(variance=point.own + max(0.0, excess)))
+    return rough
 
 
 def _divided(points: Sequence[_Point], expected: _Slope, precision: float) -> List[_Gap]:
@@ -224,14 +275,16 @@ def _gap_within(
         last += 1
     height, noise = _height(points[first : place + 1], points[place + 1 : last + 1], expected)
     level = points[place].ns
-    own = math.sqrt(points[place].variance + points[place + 1].variance) / level
+    ends = points[place : place + 2]
+    own = math.sqrt(sum(point.own for point in ends)) / level
+    rough = _HALF * math.sqrt(max(point.variance - point.own for point in ends)) / level
     narrow = points[place + 1].tokens - points[place].tokens == 1
     if height < 0 and narrow and points[place + 1].ns >= level:
         # To grow more slowly than nearby is no step; to fall is one. In a wide gap it may hide one.
         height = 0.0
     height, noise = height / level, noise / level
     step = abs(height) > max(LEAST_SHARE * precision, DEVIATIONS * noise)
-    return _Gap(height, noise, min(own, noise), step)
+    return _Gap(height, noise, min(own, noise), rough, step)
 
 
 def _height(before: Sequence[_Point], after: Sequence[_Point], expected: _Slope) -> Tuple[float, float]:

@@ -16,13 +16,19 @@ from tailfleet_agent.worker.backends import Backend, OutOfMemory
 from tailfleet_agent.worker.backends.memory import is_out_of_memory
 from tailfleet_schema.board import Telemetry
 from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Unit, UnitKey, UnitResult
-from tailfleet_schema.job import Job
+from tailfleet_schema.job import Job, JobKind
 
 TELEMETRY_SECONDS = 1.0
 """Least time between two readings of the sensors within a round."""
 
 ENERGY_SECONDS = 0.2
 """Counters of energy move in steps: the difference over a shorter block says nothing."""
+
+LEAST_SECONDS = 20.0
+"""A busy neighbour may stay for some seconds, and look like the machine itself to a sweep that is over sooner."""
+
+LOOK_SECONDS = 1.0
+"""Between looks: each may meet the neighbour at work again."""
 
 Visit = Tuple[Unit, int]
 """A unit and the round it is visited in."""
@@ -41,6 +47,7 @@ def visits(job: Job, known: Iterable[UnitKey] = ()) -> List[Visit]:
 class Measuring:
     """What measures single visits: backend and judge, each opened when a first unit needs it, and the sensors.
 
+    ``pause`` waits for so many seconds; without it no sweep is lengthened to look back at itself.
     ``open_judge`` is given the backend, if one was open. ``read_energy`` gives a counter in millijoules that only
     grows, of a GPU or else of the CPU, None where the board has none. ``runtime`` is called once with what the backend
     runs on. Nothing of this process runs while a block is timed.
@@ -56,6 +63,7 @@ class Measuring:
         note: Callable[[str], None] = lambda words: None,
         runtime: Callable[[Dict[str, str]], None] = lambda told: None,
         now: Callable[[], float] = time.monotonic,
+        pause: Optional[Callable[[float], None]] = None,
     ) -> None:
         self._job = job
         self._open_backend = open_backend
@@ -69,8 +77,11 @@ class Measuring:
         self._judging: Optional[Judging] = None
         self._read_at: Optional[float] = None
         self._met: Set[Unit] = set()
+        self.pause = pause
         self.began: Optional[float] = None
         """When the first timed block began."""
+        self.spent = 0.0
+        """Seconds in timed blocks and around them, waiting for others left out."""
 
     def visit(self, unit: Unit, number: int, edge: bool) -> UnitResult:
         """Measure ``unit`` once; one that does not fit in memory has status ``oom``. At an ``edge`` of a round the
@@ -91,8 +102,15 @@ class Measuring:
 
     def _time(self, unit: Unit, number: int, edge: bool) -> UnitResult:
         backend = self._opened()
+        begin = self.now()
         if self.began is None:
-            self.began = self.now()
+            self.began = begin
+        try:
+            return self._timed(backend, unit, number, edge)
+        finally:
+            self.spent += self.now() - begin
+
+    def _timed(self, backend: Backend, unit: Unit, number: int, edge: bool) -> UnitResult:
         before = self._read_energy(backend.on_gpu)
         try:
             call_ns = backend.measure(unit, number, self._job.calls)
@@ -168,7 +186,10 @@ def _open_ended(job: Job, measuring: Measuring, done: Set[UnitKey], results: Lis
     """Round after round until nothing is left to measure, or the budget is spent; the first round is made in any
     case."""
     assert job.effort is not None
+    budget = job.effort.budget_seconds
     spent_before = sum(sum(result.call_ns) for result in results) * 1e-9
+    # A verification compares what it measures in the same rounds.
+    looks_back = measuring.pause is not None and job.kind is JobKind.SWEEP
     number = 0
     planned: Optional[agenda.Round] = agenda.first_round(job)
     while planned is not None:
@@ -176,16 +197,23 @@ def _open_ended(job: Job, measuring: Measuring, done: Set[UnitKey], results: Lis
         if todo:
             measuring.note(planned.note)
         for place, unit in enumerate(todo):
-            spent = spent_before + (0.0 if measuring.began is None else measuring.now() - measuring.began)
-            if number and spent >= job.effort.budget_seconds:
-                measuring.note("the budget of {:.0f} s is spent".format(job.effort.budget_seconds))
+            if number and spent_before + measuring.spent >= budget:
+                measuring.note("the budget of {:.0f} s is spent".format(budget))
                 return
             result = measuring.visit(unit, number, place in (0, len(todo) - 1))
             results.append(result)
             yield result
         number += 1
         # What a later round measured before an interruption is not known to an earlier one.
-        planned = agenda.next_round(job, number, [result for result in results if result.round < number])
+        before = [result for result in results if result.round < number]
+        planned = agenda.next_round(job, number, before)
+        if planned is None and looks_back and number < job.most_rounds and measuring.began is not None:
+            left = min(LEAST_SECONDS, budget / 2) - (measuring.now() - measuring.began)
+            if left > 0:
+                planned = agenda.look_back(job, number, before)
+        if planned is not None and planned.later and measuring.pause is not None:
+            measuring.note("waiting for a look back")
+            measuring.pause(LOOK_SECONDS)
 
 
 def _warm_up(backend: Backend) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tailfleet_schema import quiet
 from tailfleet_schema.curve import TIMED_PARTS, Part, Unit, UnitResult
-from tailfleet_schema.rounds import LOW_SHARE
+from tailfleet_schema.speeds import LOW_SHARE
 
 QUIET_QUANTILE = LOW_SHARE
 

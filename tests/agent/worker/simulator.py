@@ -6,7 +6,7 @@ the speed.
 """
 
 import random
-from typing import Callable, List, Optional
+from typing import Any, Callable, Iterator, List, Optional
 
 from tailfleet_agent.worker.backends import Backend
 from tailfleet_agent.worker.run import Measuring, run
@@ -76,6 +76,10 @@ class Machine(Backend):
             found.append(max(1, round((self.seconds - begin) * 1e9)))
         return found
 
+    def wait(self, seconds: float) -> None:
+        """Nothing happens for so long."""
+        self._pass(seconds)
+
     def _work(self, seconds: float) -> None:
         while seconds > 0.0:
             self._turn()
@@ -102,11 +106,16 @@ class Machine(Backend):
             self._now_speed = self._speed * (1.0 + self._rng.gauss(0.0, self._wobble))
 
 
-def measured(job: Job, machine: Machine, earlier: Optional[List[UnitResult]] = None, note=None) -> List[UnitResult]:
-    """What the real engine gets of ``machine``."""
+def each(job: Job, machine: Machine, earlier: Optional[List[UnitResult]] = None, **more: Any) -> Iterator[UnitResult]:
+    """What the real engine gets of ``machine``, one by one."""
 
     def never() -> None:
         raise AssertionError("nothing is judged here")
 
-    measuring = Measuring(job, lambda: machine, never, lambda: None, now=machine.now, note=note or (lambda words: None))
-    return list(run(job, measuring, earlier=earlier or []))
+    measuring = Measuring(job, lambda: machine, never, lambda: None, now=machine.now, **more)
+    return run(job, measuring, earlier=earlier or [])
+
+
+def measured(job: Job, machine: Machine, earlier: Optional[List[UnitResult]] = None, **more: Any) -> List[UnitResult]:
+    """The same, at once."""
+    return list(each(job, machine, earlier, **more))

@@ -2,7 +2,7 @@
 changes (nothing)."""
 
 import pytest
-from simulator import Machine, measured
+from simulator import Machine, each, measured, staircase_ns
 
 from tailfleet_agent.worker import agenda
 from tailfleet_agent.worker.backends import OutOfMemory
@@ -115,6 +115,71 @@ def test_a_clock_that_falls_early_and_stays_makes_a_curve_unstable(make_open):
 
     assert not judged.stable
     assert "and it never came back" in judged.reason
+
+
+def test_while_the_machine_is_slow_it_is_watched_not_measured(make_open):
+    machine = Machine(slowdown=lambda seconds: 1.3 if 8.0 < seconds < 40.0 else 1.0)
+    notes = []
+
+    results = measured(make_open(least=2), machine, note=notes.append, pause=machine.wait)
+
+    judged = quiet.judge(results)
+    slow = {mark.round for mark in judged.rounds if mark.disturbed}
+    assert judged.stable
+    assert worst_error(machine, results) < 0.03
+    assert sum("a look back" in note for note in notes) >= 10
+    # What is met for the first time is met at a quiet hour, but for what was on its way when that ended.
+    fresh = {}
+    for result in results:
+        fresh.setdefault(result.unit, result.round)
+    assert len([unit for unit, number in fresh.items() if number in slow]) <= 12
+
+
+def test_a_machine_that_stays_slow_is_not_waited_for_for_ever(make_open):
+    machine = Machine(slowdown=lambda seconds: 1.3 if seconds > 5.0 else 1.0)
+
+    results = measured(make_open(), machine, pause=machine.wait)
+
+    assert not quiet.judge(results).stable
+    assert len(rounds_of(results)) < 2 * agenda.MOST_SLOW_ROUNDS
+    assert machine.seconds < 200
+
+
+def test_a_short_sweep_beside_a_long_burst_looks_back_and_finds_out(make_open):
+    units = [Unit(Part.SENTINEL, 197, 197)] + [Unit(Part.MODEL, n, n) for n in COUNTS]
+    machine = Machine(truth_ns=lambda unit: 1e5 * (10 + unit.tokens), slowdown=lambda s: 1.8 if s < 6.0 else 1.0)
+
+    results = measured(make_open(units=units), machine, pause=machine.wait)
+
+    assert machine.seconds > 19
+    assert quiet.judge(results).stable
+    assert worst_error(machine, results) < 0.02
+    # Without the means to wait it would not know.
+    hasty = Machine(truth_ns=lambda unit: 1e5 * (10 + unit.tokens), slowdown=lambda s: 1.8 if s < 6.0 else 1.0)
+    assert worst_error(hasty, measured(make_open(units=units), hasty)) > 0.5
+
+
+def test_waiting_for_others_is_not_charged_to_the_budget(make_open):
+    machine = Machine(burst_seconds=0.5)
+    alone = len(measured(make_open(budget=10.0), machine))
+    waiting = Machine(burst_seconds=0.5)
+    beside = 0
+    for _ in each(make_open(budget=10.0), waiting):
+        waiting.seconds += 1.0
+        beside += 1
+    assert beside > 0.5 * alone
+
+
+def test_the_last_part_of_a_budget_finishes_what_was_begun(make_open):
+    """Counts keep being added on a curve that goes up and down; none stays seen once."""
+    comb = lambda unit: staircase_ns(unit) * (1.0 + 0.08 * (unit.tokens % 2))  # noqa: E731
+    machine = Machine(truth_ns=comb)
+
+    results = measured(make_open(least=2, budget=25.0), machine)
+
+    judged = quiet.judge(results)
+    assert machine.seconds < 27.0
+    assert judged.stable, judged.reason
 
 
 def test_a_board_throttled_at_the_end_keeps_what_it_had_measured_before(make_open):

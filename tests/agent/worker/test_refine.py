@@ -184,6 +184,29 @@ def test_a_step_that_noise_may_have_made_is_measured_again_but_not_for_ever():
     assert refine.unsure(clear, 2, 197, PRECISION) == []
 
 
+def comb(n):
+    """Odd counts are slower by a time of their own: 10 % at the lower end, 2 % at the upper one."""
+    return 1e7 + 2e5 * n + (1e6 if n % 2 else 0.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_neighbours_foretell_nothing_every_count_is_measured_and_elsewhere_none_is(seed):
+    board = Board(comb, seed=seed)
+    board.refined()
+    low = [n for n in range(10, 50) if n not in board.rounds]
+    high = [n for n in range(120, 197) if n not in board.rounds]
+    assert len(low) <= 4
+    assert len(high) >= 45
+
+
+def test_counts_about_a_cliff_are_not_rough():
+    shape = steps({40: 0.2, 80: 0.2, 120: 0.2, 160: 0.2})
+    known = {n: estimate(shape(n)) for top in (40, 80, 120, 160) for n in range(top - 1, top + 3)}
+    known.update({n: estimate(shape(n)) for n in GRID})
+    points, _ = refine._survey(known, 2, 197, PRECISION)
+    assert all(point.variance == point.own for point in points)
+
+
 def test_counts_below_the_least_are_left_alone():
     known = {n: estimate(1e7 * (1 + 0.2 * (n > 20))) for n in GRID}
     assert refine.next_counts(known, 2, 197, PRECISION) != []

@@ -13,7 +13,7 @@ from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequen
 from tailfleet_schema.curve import Unit, UnitKey, UnitResult
 from tailfleet_schema.rounds import Findings, examine
 from tailfleet_schema.speeds import LOW_SHARE, Sweep, quantile, sort
-from tailfleet_schema.verdict import RoundMark, mark_rounds, verdict
+from tailfleet_schema.verdict import RoundMark, mark_rounds, spare, verdict
 
 PRIOR_ROUNDS = 8
 """Degrees of freedom that the usual scatter of a part's units lends to each of them."""
@@ -77,12 +77,13 @@ def judge(results: Iterable[UnitResult]) -> Judged:
     found = _estimates(sweep, findings)
     stable, reason = verdict(sweep, findings, marks, [found[unit].half_share for unit in findings.known])
     unsure = frozenset(sweep.names[unit] for unit in sweep.units if unit not in findings.known)
-    named = {sweep.names[unit]: estimate for unit, estimate in found.items()}
+    lost = spare(sweep, findings)
+    named = {sweep.names[unit]: estimate for unit, estimate in found.items() if unit not in lost}
     return Judged(marks, disturbed, unsure, stable, reason, named)
 
 
 def estimates(results: Iterable[UnitResult], judged: Optional[Judged] = None) -> Dict[Unit, Estimate]:
-    """By unit its quiet time; without those that ran out of memory.
+    """By unit its quiet time; without those that ran out of memory, and a few counts that stayed unknown.
 
     The interval comes from the rounds, since calls of one round share its disturbances: Student's, on the scatter of
     the undisturbed blocks' lows. Three rounds tell little about scatter, so it is pooled with the median scatter of the

@@ -7,12 +7,16 @@ disturbed (``rounds``), what sensors say in words (``state``), and figures (``qu
 from dataclasses import dataclass
 from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
+from tailfleet_schema.curve import Part
 from tailfleet_schema.rounds import Findings
 from tailfleet_schema.speeds import Sweep, quantile
-from tailfleet_schema.state import changes
+from tailfleet_schema.state import changes, hindrances
 
 WIDEST_SHARE = 0.08
 """A unit that is known no better than this makes a curve unstable."""
+
+SPARE_SHARE = 0.05
+"""Of a curve's counts, so many at most may be inferred although they were measured."""
 
 _PER_CENT = "{:.0f} %"
 
@@ -48,14 +52,22 @@ def mark_rounds(sweep: Sweep, findings: Findings) -> List[RoundMark]:
     return marks
 
 
+def spare(sweep: Sweep, findings: Findings) -> Set[int]:
+    """Counts of the curve that are not known, where they are few enough to be inferred from the others."""
+    curve = {unit for unit in sweep.units if sweep.names[unit].part is Part.MODEL}
+    lost = curve - findings.known
+    ends = {choose(curve, key=lambda unit: sweep.names[unit].tokens) for choose in (min, max)} if lost else set()
+    return set() if lost & ends or len(lost) > SPARE_SHARE * len(curve) else lost
+
+
 def _explained(sweep: Sweep, calm: Set[int], number: int) -> List[str]:
-    """What sensors say at the end of round ``number`` that they did not say in the last calm one before it, or else in
-    the first one after."""
-    told = sorted(other for other in calm if sweep.telemetry.get(other))
-    before = [other for other in told if other < number]
-    beside = before[-1:] or told[:1]
+    """What sensors say at the end of round ``number`` that they did not say in the last calm one before it; without
+    one, what hinders the board at that moment."""
     then = sweep.telemetry.get(number)
-    return changes(sweep.telemetry[beside[0]][-1], then[-1]) if beside and then else []
+    if not then:
+        return []
+    before = [sweep.telemetry[other] for other in sorted(calm) if other < number and sweep.telemetry.get(other)]
+    return changes(before[-1][-1], then[-1]) if before else hindrances(then[-1])
 
 
 def verdict(sweep: Sweep, findings: Findings, marks: Sequence[RoundMark], widths: Sequence[float]) -> Tuple[bool, str]:
@@ -65,7 +77,7 @@ def verdict(sweep: Sweep, findings: Findings, marks: Sequence[RoundMark], widths
     modes = _in_turn(one.power_mode for number in sorted(sweep.telemetry) for one in sweep.telemetry[number])
     if len(modes) > 1:
         return False, "the power mode changed in mid-sweep: {}".format(", then ".join(modes))
-    unsure = len(sweep.units) - len(findings.known)
+    unsure = len(sweep.units) - len(findings.known) - len(spare(sweep, findings))
     some = "{} of {} units were seen undisturbed too rarely to be known".format(unsure, len(sweep.units))
     last = max((mark.round for mark in marks if not mark.disturbed), default=-1)
     after = [mark for mark in marks if mark.round > last]

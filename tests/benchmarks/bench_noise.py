@@ -42,7 +42,7 @@ class Plan:
     """Counts of POMT's protocol, evenly spaced."""
 
 
-PLANS = {"digits_vit": Plan(3, 60.0, 0.6, 131, 5), bundled.DEIT: Plan(1, 120.0, 0.4, 50, 5)}
+PLANS = {"digits_vit": Plan(2, 40.0, 0.5, 100, 4), bundled.DEIT: Plan(1, 60.0, 0.4, 50, 4)}
 QUICK_PLANS = {"digits_vit": Plan(1, 30.0, 0.3, 50, 3)}
 
 

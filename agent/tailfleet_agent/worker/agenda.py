@@ -91,6 +91,8 @@ def next_round(job: Job, number: int, results: Sequence[UnitResult]) -> Optional
     repeated = [
         unit for unit in left if unit in listed or unit in steps or _doubtful(unit, job.rounds, effort, found, judged)
     ]
+    if not new and not repeated:
+        return None
     slow = _slow_rounds(judged, timed)
     if slow:
         # Until the machine is as it was, only what was hardly seen at all.
@@ -98,8 +100,6 @@ def next_round(job: Job, number: int, results: Sequence[UnitResult]) -> Optional
         new, repeated = [], [unit for unit in repeated if tries[unit] < job.rounds]
         if not repeated:
             return look_back(job, number, results) if slow < MOST_SLOW_ROUNDS else None
-    if not new and not repeated:
-        return None
     note = "round {}: {} of {} units to repeat, {} counts added".format(number + 1, len(repeated), len(left), len(new))
     return Round(ordered(job, number, _accompanied(job, number, left, repeated, new)), note)
 

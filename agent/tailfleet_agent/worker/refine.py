@@ -77,9 +77,11 @@ CLOSE = 3
 neighbours foretell. On a cliff it lies between them, on a comb (odd counts slower than even ones, say) above or below
 both."""
 
-OFTEN = 0.7
 WITNESSES = 9
-"""So many such places, the nearest ones, are asked; what their median says in ns holds for other counts, too."""
+"""So many such places, the nearest ones, are asked; what they say in ns holds for counts beyond them, too."""
+
+OFTEN = 0.7
+"""This quantile of what they say: of a comb every second place shows it, on a tread none does."""
 
 ROWS = (256, 128, 64, 32)
 """Of tiles that libraries of GPUs work with."""

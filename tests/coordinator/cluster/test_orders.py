@@ -49,7 +49,7 @@ def test_only_an_adaptive_sweep_adds_counts(counts, least):
         ({"precision": 0.02}, {"precision": 0.01}, False),
         ({"rounds": 4, "calls": 5}, {}, True),
         ({"rounds": 2}, {}, False),
-        ({"calls": 2}, {}, False),
+        ({"calls": 1}, {}, False),
         ({"counts": "all"}, {}, True),
         ({"counts": "all"}, {"counts": "20,40"}, True),
         ({}, {"counts": "all"}, False),

@@ -194,7 +194,7 @@ def test_a_few_units_that_were_hit_everywhere_else_make_no_round_faster_than_all
 
     results = [r for r in sweep(rounds=4, slower=slower) if r.round < 3 or r.unit in [sentinel, *few]]
     judged = judge(results)
-    assert [mark.disturbed for mark in judged.rounds] == [False] * 4
+    assert not any(mark.disturbed for mark in judged.rounds[:3])
     assert judged.unsure <= set(few)
     assert worst([r for r in results if r.unit not in few]) < 0.01
 

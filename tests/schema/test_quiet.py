@@ -186,19 +186,6 @@ def test_units_of_a_fast_hour_alone_do_not_make_the_slow_one_look_quiet():
     assert max(abs(found[unit].quiet_ns / true_ns(unit) - 1) for unit in first) < 0.05
 
 
-def test_a_few_units_that_were_hit_everywhere_else_make_no_round_faster_than_all_others():
-    sentinel, few = UNITS[0], UNITS[10:18]
-
-    def slower(unit, number):
-        return (2.0 if unit is sentinel else 1.0) if number == 3 else 1.4 if unit in few else 1.0
-
-    results = [r for r in sweep(rounds=4, slower=slower) if r.round < 3 or r.unit in [sentinel, *few]]
-    judged = judge(results)
-    assert not any(mark.disturbed for mark in judged.rounds[:3])
-    assert judged.unsure <= set(few)
-    assert worst([r for r in results if r.unit not in few]) < 0.01
-
-
 def test_light_noise_needs_no_further_proof():
     """One block in nine is slower: by 6 %, two others make their unit known well enough; by 80 %, they do not."""
     hit = {unit.key(place % 3) for place, unit in enumerate(UNITS[::3])}

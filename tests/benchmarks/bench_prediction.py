@@ -51,7 +51,7 @@ TAIL_GOAL = 8.0
 LEAST_KEPT = 0.15
 """Share of all tokens that every schedule keeps."""
 
-BUDGET_SECONDS = 150.0
+BUDGET_SECONDS = 100.0
 """Of each child; sweep and schedules are known to the usual precision before."""
 
 

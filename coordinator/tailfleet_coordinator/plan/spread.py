@@ -143,7 +143,8 @@ class _Calls:
         whole = [r for r in results if r.unit.part in (Part.MODEL, Part.SENTINEL)]
         # What disturbed a block is part of the tail, and none of the quiet time.
         quiet = {unit: estimate.quiet_ns for unit, estimate in estimates(results).items()}
-        units = sorted(complete(whole).items(), key=lambda item: item[0].tokens)
+        known = {unit: rounds for unit, rounds in complete(whole).items() if unit in quiet}
+        units = sorted(known.items(), key=lambda item: item[0].tokens)
         gathered = [calls_of(rounds) for _, rounds in units]
         sizes = [len(calls) for calls, _ in gathered]
         if not units:

@@ -48,7 +48,8 @@ class Measured:
 
 
 def summarise(results: Sequence[UnitResult], judged: quiet.Judged | None = None) -> list[PointSummary]:
-    """One summary a timed unit, ordered by part, label, tokens and kept; judged units are left out.
+    """One summary a timed unit, ordered by part, label, tokens and kept; judged units are left out, and the few counts
+    that stayed unknown (``verdict.spare``), which are inferred like those that were never measured.
 
     Quiet times and intervals are those that the board decided by: :mod:`tailfleet_schema.quiet`. The typical ones are
     over all calls, disturbed or not. A result that was sent twice counts once. ``judged`` is ``quiet.judge(results)``,
@@ -59,7 +60,8 @@ def summarise(results: Sequence[UnitResult], judged: quiet.Judged | None = None)
         if result.unit.part in TIMED_PARTS:
             groups.setdefault(result.unit, {}).setdefault(result.round, result)
     found = quiet.estimates(results, judged)
-    return [_summary(unit, list(groups[unit].values()), found.get(unit)) for unit in sorted(groups, key=_place)]
+    told = [unit for unit in groups if unit in found or any(r.status != "ok" for r in groups[unit].values())]
+    return [_summary(unit, list(groups[unit].values()), found.get(unit)) for unit in sorted(told, key=_place)]
 
 
 def measured(points: Iterable[PointSummary], part: Part, label: str = "") -> list[Measured]:

@@ -2,6 +2,7 @@ import random
 
 import pytest
 
+from tailfleet_coordinator.plan.inference import every_count
 from tailfleet_coordinator.plan.statistics import measured, summarise
 from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
 from tailfleet_schema.quiet import judge
@@ -108,3 +109,20 @@ def test_stability_says_why(lows, stable, word):
     verdict = judge(rounds_of(SENTINEL, *[[low, low, low] for low in lows]))
     assert verdict.stable is stable
     assert word in verdict.reason
+
+
+def test_a_count_that_stayed_unknown_is_inferred_and_no_point_without_memory():
+    results = [
+        UnitResult(
+            Unit(Part.MODEL, n, n), number, [round((1000 + 10 * n) * (1.2 + number / 9 if n == 30 and number else 1))]
+        )
+        for number in range(3)
+        for n in range(5, 198, 5)
+    ]
+    assert judge(results).stable
+    points = summarise(results)
+    assert Unit(Part.MODEL, 30, 30) not in [point.unit for point in points]
+    assert {point.status for point in points} == {"ok"}
+    (at,) = [point for point in every_count(points, 5, 195) if point.tokens == 30]
+    assert not at.measured
+    assert at.ns == pytest.approx(1300, rel=0.01)

@@ -256,8 +256,8 @@ def test_a_job_that_is_not_open_ended_needs_no_earlier_results(live, boards):
 @pytest.mark.parametrize(
     ("unit", "number", "effort", "accepted"),
     [
-        (Unit(Part.MODEL, 5, 5), 59, {}, True),
-        (Unit(Part.MODEL, 5, 5), 60, {}, False),
+        (Unit(Part.MODEL, 5, 5), 199, {}, True),
+        (Unit(Part.MODEL, 5, 5), 200, {}, False),
         (Unit(Part.MODEL, 5, 5), 3, {"most_rounds": 3}, False),
         (Unit(Part.MODEL, 9, 9), 0, {}, False),
         (Unit(Part.MODEL, 9, 9), 2, {"least_tokens": 9}, True),

@@ -27,6 +27,9 @@ ENERGY_SECONDS = 0.2
 LEAST_SECONDS = 20.0
 """A busy neighbour may stay for some seconds, and look like the machine itself to a sweep that is over sooner."""
 
+WAITING_SHARE = 0.5
+"""Of the budget, and beside it: no more is spent on waiting."""
+
 LOOK_SECONDS = 1.0
 """Between looks: each may meet the neighbour at work again."""
 
@@ -190,6 +193,7 @@ def _open_ended(job: Job, measuring: Measuring, done: Set[UnitKey], results: Lis
     spent_before = sum(sum(result.call_ns) for result in results) * 1e-9
     # A verification compares what it measures in the same rounds.
     looks_back = measuring.pause is not None and job.kind is JobKind.SWEEP
+    waited = 0.0
     number = 0
     planned: Optional[agenda.Round] = agenda.first_round(job)
     while planned is not None:
@@ -212,8 +216,12 @@ def _open_ended(job: Job, measuring: Measuring, done: Set[UnitKey], results: Lis
             if left > 0:
                 planned = agenda.look_back(job, number, before)
         if planned is not None and planned.later and measuring.pause is not None:
+            if waited >= budget * WAITING_SHARE:
+                measuring.note("the machine has been waited for long enough")
+                return
             measuring.note("waiting for a look back")
             measuring.pause(LOOK_SECONDS)
+            waited += LOOK_SECONDS
 
 
 def _warm_up(backend: Backend) -> None:

@@ -164,6 +164,16 @@ def test_a_machine_that_stays_slow_is_not_waited_for_for_ever(make_open):
     assert 40 < len(rounds_of(results)) < 60
 
 
+def test_who_has_little_time_waits_little(make_open):
+    machine = Machine(slowdown=lambda seconds: 1.3 if seconds > 5.0 else 1.0)
+    notes = []
+
+    measured(make_open(most_rounds=200, budget=40.0), machine, note=notes.append, pause=machine.wait)
+
+    assert notes.count("waiting for a look back") == 20
+    assert notes[-1] == "the machine has been waited for long enough"
+
+
 def test_a_short_sweep_beside_a_long_burst_looks_back_and_finds_out(make_open):
     units = [Unit(Part.SENTINEL, 197, 197)] + [Unit(Part.MODEL, n, n) for n in COUNTS]
     machine = Machine(truth_ns=lambda unit: 1e5 * (10 + unit.tokens), slowdown=lambda s: 1.8 if s < 6.0 else 1.0)

@@ -190,7 +190,7 @@ def _speeds(sweep: Sweep, witnesses: Set[int], guess: Speeds) -> Speeds:
         for number, found in ratios.items():
             if number not in divided:
                 shared = _shared(members[number], number, compared, bases, guess.powers, divided)
-                if shared is not None and shared / quietest <= MOST_FACTOR:
+                if shared is not None and 1.0 + UNIFORM < shared / quietest <= MOST_FACTOR:
                     alike[number] = shared / quietest
             elif len(found) >= LEAST_UNITS and quantile(found, 0.5) / quietest <= factors[number] + UNIFORM:
                 divided[number] = factors[number] if factors[number] > LEAST_DRIFT else 1.0

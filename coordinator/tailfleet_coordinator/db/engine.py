@@ -7,6 +7,8 @@ in one order, so that nobody waits in a circle: leadership, campaign, jobs by id
 machines. Queries are left to the store's modules.
 """
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -40,6 +42,8 @@ from tailfleet_schema.errors import ConfigurationError, InputError
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one on SQLite. Writes take milliseconds; this is for a machine under load."""
+
+RETRY_SECONDS = 0.01
 
 CONNECT_SECONDS = 10
 """How long a PostgreSQL server may take to let us in; a host that swallows packets would hold us for minutes."""
@@ -132,11 +136,25 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _use_wal(cursor)
     # After a power cut the newest transactions may be gone, never a part of one; boards measure again what is missing.
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _use_wal(cursor: Any) -> None:
+    """Of several that open a new file at once, each changes its journal; SQLite then gives up at once, whatever its
+    timeout, where two might wait for each other."""
+    latest = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= latest:
+                raise
+        time.sleep(RETRY_SECONDS)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from tailfleet_coordinator.db import engine
 from tailfleet_coordinator.db.engine import Now, open_engine
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.db.tables import BoardTable
@@ -82,6 +83,32 @@ def test_sqlite_waits_for_writers_and_checks_references(sqlite_lab):
         patience = connection.execute(text("PRAGMA busy_timeout")).scalar()
     assert told == ["wal", 1]
     assert patience >= 10_000
+
+
+class Refusing:
+    """A cursor that refuses the first statements."""
+
+    def __init__(self, *words):
+        self.words = list(words)
+        self.done = []
+
+    def execute(self, statement):
+        if self.words:
+            raise sqlite3.OperationalError(self.words.pop(0))
+        self.done.append(statement)
+
+
+def test_who_changes_the_journal_while_another_one_does_tries_again(monkeypatch):
+    naps = []
+    monkeypatch.setattr(engine.time, "sleep", naps.append)
+    cursor = Refusing("database is locked", "database is locked")
+    engine._use_wal(cursor)
+    assert (cursor.done, len(naps)) == (["PRAGMA journal_mode = WAL"], 2)
+    with pytest.raises(sqlite3.OperationalError, match="disk I/O"):
+        engine._use_wal(Refusing("disk I/O error"))
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.0)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        engine._use_wal(Refusing("database is locked"))
 
 
 def test_a_writer_of_sqlite_has_the_database_from_its_first_moment(sqlite_lab):

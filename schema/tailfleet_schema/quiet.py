@@ -12,7 +12,7 @@ from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequen
 
 from tailfleet_schema.curve import Unit, UnitKey, UnitResult
 from tailfleet_schema.rounds import Findings, examine
-from tailfleet_schema.speeds import LOW_SHARE, Sweep, quantile, sort
+from tailfleet_schema.speeds import LOW_SHARE, Block, Sweep, quantile, sort
 from tailfleet_schema.verdict import RoundMark, mark_rounds, spare, verdict
 
 PRIOR_ROUNDS = 8
@@ -68,16 +68,17 @@ def judge(results: Iterable[UnitResult]) -> Judged:
     sweep = sort(results)
     findings = examine(sweep)
     marks = mark_rounds(sweep, findings)
+    usable = {unit: findings.usable(unit, blocks) for unit, blocks in sweep.units.items()}
     disturbed = frozenset(
         sweep.names[unit].key(sweep.rounds[number])
         for unit, blocks in sweep.units.items()
         for number in blocks
-        if number not in findings.speeds.divisors(unit, blocks) or (unit, number) in findings.hit
+        if number not in usable[unit]
     )
-    found = _estimates(sweep, findings)
-    stable, reason = verdict(sweep, findings, marks, [found[unit].half_share for unit in findings.known])
-    unsure = frozenset(sweep.names[unit] for unit in sweep.units if unit not in findings.known)
+    found = _estimates(sweep, findings, usable)
     lost = spare(sweep, findings)
+    stable, reason = verdict(sweep, findings, lost, marks, [found[unit].half_share for unit in findings.known])
+    unsure = frozenset(sweep.names[unit] for unit in sweep.units if unit not in findings.known)
     named = {sweep.names[unit]: estimate for unit, estimate in found.items() if unit not in lost}
     return Judged(marks, disturbed, unsure, stable, reason, named)
 
@@ -100,8 +101,10 @@ class _Lows(NamedTuple):
     lows: List[float]
 
 
-def _estimates(sweep: Sweep, findings: Findings) -> Dict[int, Estimate]:
-    chosen = {unit: _undisturbed(unit, sweep, findings) for unit in sweep.units}
+def _estimates(sweep: Sweep, findings: Findings, usable: Dict[int, Dict[int, float]]) -> Dict[int, Estimate]:
+    """By unit; ``usable`` are its undisturbed blocks, by stretch what they are to be divided by."""
+    factors = findings.speeds.factors
+    chosen = {unit: _undisturbed(blocks, usable[unit], factors) for unit, blocks in sweep.units.items()}
     scatters = {unit: _scatter(one.lows) for unit, one in chosen.items()}
     groups = {unit: (sweep.names[unit].part.value, sweep.names[unit].label) for unit in chosen}
     usual = _usual(scatters, groups)
@@ -112,22 +115,18 @@ def _estimates(sweep: Sweep, findings: Findings) -> Dict[int, Estimate]:
         low, high = quiet - half, quiet + half
         if findings.doubts.get(unit, 1.0) > DOUBTFUL:
             low, high = _doubtful(unit, quiet, low, high, sweep, findings)
-        blocks = len(one.lows) if findings.speeds.divisors(unit, sweep.units[unit]) else 0
-        blocks += findings.confirmed.get(unit, 0)
+        blocks = len(usable[unit]) + findings.confirmed.get(unit, 0)
         found[unit] = Estimate(quiet, max(low, 0.1 * quiet), high, len(one.calls), blocks)
     return found
 
 
-def _undisturbed(unit: int, sweep: Sweep, findings: Findings) -> _Lows:
-    blocks = sweep.units[unit]
-    factors = findings.speeds.divisors(unit, blocks)
-    usable = [n for n in factors if (unit, n) not in findings.hit]
+def _undisturbed(blocks: Dict[int, Block], usable: Dict[int, float], factors: Dict[int, float]) -> _Lows:
     if not usable:
         # Only in stretches that were disturbed as a whole: the least disturbed of them has to do.
-        factors = findings.speeds.factors
-        usable = [min(blocks, key=lambda n: blocks[n].low_ns / factors[n])]
-    calls = [call / factors[n] for n in usable for call in blocks[n].calls]
-    return _Lows(calls, [blocks[n].low_ns / factors[n] for n in usable])
+        least = min(blocks, key=lambda number: blocks[number].low_ns / factors[number])
+        usable = {least: factors[least]}
+    calls = [call / factor for number, factor in usable.items() for call in blocks[number].calls]
+    return _Lows(calls, [blocks[number].low_ns / factor for number, factor in usable.items()])
 
 
 def _quiet(calls: List[float], tolerance: float) -> float:

@@ -14,7 +14,7 @@ Left to others: figures and intervals of units (``quiet``), the verdict's words 
 
 import bisect
 import math
-from typing import Dict, List, NamedTuple, Sequence, Set, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Sequence, Set, Tuple
 
 from tailfleet_schema.speeds import Speeds, Sweep, quantile, speeds_of
 
@@ -56,6 +56,11 @@ class Findings(NamedTuple):
     tolerance: float
     slower: float
     """How much slower a disturbed block typically was; 1 where none is."""
+
+    def usable(self, unit: int, blocks: Iterable[int]) -> Dict[int, float]:
+        """By stretch among those of ``blocks`` in which ``unit`` was undisturbed, what its calls are divided by."""
+        divisors = self.speeds.divisors(unit, blocks)
+        return {number: factor for number, factor in divisors.items() if (unit, number) not in self.hit}
 
 
 def examine(sweep: Sweep) -> Findings:

@@ -70,14 +70,17 @@ def _explained(sweep: Sweep, calm: Set[int], number: int) -> List[str]:
     return changes(before[-1][-1], then[-1]) if before else hindrances(then[-1])
 
 
-def verdict(sweep: Sweep, findings: Findings, marks: Sequence[RoundMark], widths: Sequence[float]) -> Tuple[bool, str]:
-    """Whether the sweep is stable, and a sentence why not. ``widths`` are half intervals of the known units."""
+def verdict(
+    sweep: Sweep, findings: Findings, lost: Set[int], marks: Sequence[RoundMark], widths: Sequence[float]
+) -> Tuple[bool, str]:
+    """Whether the sweep is stable, and a sentence why not. ``lost`` are the ``spare`` units, ``widths`` half intervals
+    of the known ones."""
     if len(marks) < 2:
         return False, "fewer than two rounds were measured, so drift cannot be seen"
     modes = _in_turn(one.power_mode for number in sorted(sweep.telemetry) for one in sweep.telemetry[number])
     if len(modes) > 1:
         return False, "the power mode changed in mid-sweep: {}".format(", then ".join(modes))
-    unsure = len(sweep.units) - len(findings.known) - len(spare(sweep, findings))
+    unsure = len(sweep.units) - len(findings.known) - len(lost)
     some = "{} of {} units were seen undisturbed too rarely to be known".format(unsure, len(sweep.units))
     last = max((mark.round for mark in marks if not mark.disturbed), default=-1)
     after = [mark for mark in marks if mark.round > last]

@@ -25,7 +25,7 @@ ADDING_SHARE = 0.7
 """Counts are added in this part of the budget; the rest is for repeating them."""
 
 WITNESSES = 7
-"""Units by which a look back compares the end of a short sweep with the rest of it."""
+"""The same of a look back, which has nothing else to visit."""
 
 SLOW_SECONDS = 1.0
 """What slows a machine down for less is over before anything could be made of it."""
@@ -77,11 +77,8 @@ def next_round(job: Job, number: int, results: Sequence[UnitResult]) -> Optional
     timed = [result for result in results if result.unit.part not in JUDGED_PARTS]
     judged = quiet.judge(timed)
     found = quiet.estimates(timed, judged)
-    # Listed units first, then counts that were added, as they came.
-    met = list(dict.fromkeys(_timed(job) + [result.unit for result in timed]))
     seen = {result.unit for result in timed}
-    without_memory = {result.unit for result in timed if result.status != "ok"}
-    left = [unit for unit in met if unit not in without_memory]
+    left = _left(job, timed)
     added, steps = _refined(job, effort, found)
     spent = sum(sum(result.call_ns) for result in timed) * 1e-9
     new = [unit for unit in added if unit not in seen and job.may_add(unit)]
@@ -101,7 +98,7 @@ def next_round(job: Job, number: int, results: Sequence[UnitResult]) -> Optional
         if not repeated:
             return look_back(job, number, results) if slow < MOST_SLOW_ROUNDS else None
     note = "round {}: {} of {} units to repeat, {} counts added".format(number + 1, len(repeated), len(left), len(new))
-    return Round(ordered(job, number, _accompanied(job, number, left, repeated, new)), note)
+    return Round(ordered(job, number, _accompanied(job, number, left, repeated, new, COMPANIONS)), note)
 
 
 def _slow_rounds(judged: Judged, timed: Sequence[UnitResult]) -> int:
@@ -117,13 +114,16 @@ def _slow_rounds(judged: Judged, timed: Sequence[UnitResult]) -> int:
 
 def look_back(job: Job, number: int, results: Sequence[UnitResult]) -> Round:
     """Round ``number``, which compares the machine with what it was: some units that are known, once more."""
-    met = list(dict.fromkeys(result.unit for result in results if result.unit.part not in JUDGED_PARTS))
-    failed = {result.unit for result in results if result.status != "ok"}
-    left = [unit for unit in met if unit not in failed]
-    known = [unit for unit in left if unit.part is not Part.SENTINEL]
-    some = random.Random("{}:{}:back".format(job.seed, number)).sample(known, min(WITNESSES, len(known)))
-    sentinels = [unit for unit in left if unit.part is Part.SENTINEL]
-    return Round(ordered(job, number, some + sentinels[:1]), "round {}: a look back".format(number + 1), True)
+    timed = [result for result in results if result.unit.part not in JUDGED_PARTS]
+    some = _accompanied(job, number, _left(job, timed), [], [], WITNESSES)
+    return Round(ordered(job, number, some), "round {}: a look back".format(number + 1), True)
+
+
+def _left(job: Job, timed: Sequence[UnitResult]) -> List[Unit]:
+    """Units that fit in memory: listed ones first, then counts that were added, as they came."""
+    met = dict.fromkeys(_timed(job) + [result.unit for result in timed])
+    without_memory = {result.unit for result in timed if result.status != "ok"}
+    return [unit for unit in met if unit not in without_memory]
 
 
 def _timed(job: Job) -> List[Unit]:
@@ -149,14 +149,14 @@ def _refined(job: Job, effort: Effort, found: Dict[Unit, Estimate]) -> Tuple[Lis
 
 
 def _accompanied(
-    job: Job, number: int, left: Sequence[Unit], repeated: Sequence[Unit], new: Sequence[Unit]
+    job: Job, number: int, left: Sequence[Unit], repeated: Sequence[Unit], new: Sequence[Unit], least: int
 ) -> List[Unit]:
-    """``repeated`` and ``new`` with as many others as a comparison takes, and sentinels as so many units need."""
+    """``repeated`` and ``new`` with others to make ``least`` known ones, and sentinels as so many units need."""
     wanted = list(repeated) + list(new)
     chosen = set(wanted)
     known = [unit for unit in left if unit not in chosen and unit.part is not Part.SENTINEL]
     # What is repeated compares the round with earlier ones, too.
-    lacking = max(0, COMPANIONS - len(repeated))
+    lacking = max(0, least - len(repeated))
     beside = random.Random("{}:{}:known".format(job.seed, number)).sample(known, min(lacking, len(known)))
     others = [unit for unit in wanted if unit.part is not Part.SENTINEL] + beside
     doubtful = [unit for unit in wanted if unit.part is Part.SENTINEL]

@@ -10,8 +10,8 @@ at the gap's ends are measured again, as are those of a step that is not beyond 
 neighbours disagree with: that may be a disturbed point, and no gap is divided around it before it has shown itself
 again.
 
-A curve may be *rough*: CPUs take longer for odd counts than for even ones, by up to a tenth. That is no step, and no
-line between neighbours foretells it. How rough a curve is say three close counts of which the middle one lies above or
+A curve may be *rough*: CPUs may take longer for odd counts than for even ones. That is no step, and no line between
+neighbours foretells it. How rough a curve is say three close counts of which the middle one lies above or
 below both others (:func:`_roughened`); it counts as noise that no repetition lessens, and where it is large every
 count is measured.
 
@@ -145,15 +145,15 @@ def unsure(known: Dict[int, Estimate], least: int, full: int, precision: float) 
     points, gaps = _survey(known, least, full, precision)
     again = _suspects(points, gaps)
     for place, gap in enumerate(gaps):
-        ends = points[place : place + 2]
-        limit = 0
         if gap.own < gap.rough or not _is_high(gap, precision):
             # What counts differ by from their neighbours is no noise.
             continue
+        ends = points[place : place + 2]
+        limit = 0
         if not gap.step and not _by_slope(gap):
             limit = MOST_ROUNDS
-        elif gap.step and ends[1].tokens - ends[0].tokens == 1:
-            limit = MOST_PROOF_ROUNDS if abs(gap.height) < BEYOND_DOUBT * gap.noise else 0
+        elif gap.step and ends[1].tokens - ends[0].tokens == 1 and abs(gap.height) < BEYOND_DOUBT * gap.noise:
+            limit = MOST_PROOF_ROUNDS
         again |= {point.tokens for point in ends if point.rounds < limit}
     return sorted(again)
 

@@ -18,8 +18,9 @@ Tensors only: nothing here knows of boards, jobs or latencies. Schedules, their 
 """
 
 from tailfleet_reduce.anatomy import Anatomy, BlockAnatomy, ModelRefused, dissect
-from tailfleet_reduce.apply import METHODS, ReducedModel, apply
+from tailfleet_reduce.apply import ReducedModel, apply
 from tailfleet_reduce.method import Method, TokenState
+from tailfleet_reduce.methods import METHODS, method_for
 
 __all__ = [
     "METHODS",
@@ -31,4 +32,5 @@ __all__ = [
     "TokenState",
     "apply",
     "dissect",
+    "method_for",
 ]

@@ -15,8 +15,10 @@ from timm.models import vision_transformer as timm_vit
 from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
-from tailfleet_reduce.method import Evidence, Method, TokenState, gather_tokens
+from tailfleet_reduce.method import Evidence, Method, Reduction, TokenState, gather_tokens
+from tailfleet_reduce.positions import Placeless
 from tailfleet_schema.errors import InputError
+from tailfleet_schema.schedule import MID
 from tailfleet_schema.workload import Geometry
 
 # What the installed timm's own module uses under these names: where it is defined moved between releases.
@@ -52,24 +54,34 @@ class ModelRefused(InputError):
 class BlockAnatomy:
     """One pre-norm block in two halves: ``x + ls1(attn(norm1 x))`` and ``x + ls2(mlp(norm2 x))``."""
 
-    def __init__(self, block: nn.Module, prefix: int, has_class_token: bool) -> None:
+    def __init__(self, block: nn.Module, anatomy: "Anatomy", number: int, places: Optional[Placeless] = None) -> None:
         self.module = block
-        self.prefix = prefix
-        self.has_class_token = has_class_token
+        self.prefix = anatomy.prefix
+        self.has_class_token = anatomy.has_class_token
+        self.number = number
+        self._anatomy = anatomy
+        self._places = Placeless() if places is None else places
         self._block = cast(Any, block)
         self._attn = self._block.attn
 
+    def whole(self, x: torch.Tensor, state: Optional[TokenState] = None) -> torch.Tensor:
+        """The block without a reduction, (B, N, C) → (B, N, C): timm's own where tokens are as timm expects them."""
+        if state is None or state.untouched:
+            return self._untouched(x, TokenState() if state is None else state)
+        return self.mlp(self.attention(x, state))
+
     def attention(self, x: torch.Tensor, state: Optional[TokenState] = None) -> torch.Tensor:
-        """The attention half, (B, N, C) → (B, N, C), by timm's own attention with its fused path.
+        """The attention half, (B, N, C) → (B, N, C), with the model's fused path.
 
         Where ``state`` carries sizes that attention is to be proportional to, their logarithm joins the
         logits as a mask, which keeps the fused path.
         """
-        bias = None if state is None else state.attention_bias(x.dtype)
+        state = TokenState() if state is None else state
+        bias = self._bias(x, state)
         normed = self._block.norm1(x)
-        if bias is None:
+        if bias is None and self._places.plain:
             return self._add(x, self._attn(normed))
-        q, k, v = self._heads(normed)
+        q, k, v = self._heads(normed, state)
         return self._add(x, self._project(self._join(self._attend(q, k, v, bias), normed)))
 
     def mlp(self, x: torch.Tensor) -> torch.Tensor:
@@ -77,20 +89,39 @@ class BlockAnatomy:
         block = self._block
         return cast(torch.Tensor, x + block.drop_path2(block.ls2(block.mlp(block.norm2(x)))))
 
+    def reduce(self, x: torch.Tensor, method: Method, kept: int, state: Optional[TokenState] = None) -> torch.Tensor:
+        """The whole block with ``method`` reducing where it does so: (B, N, C) → (B, kept, C); ``state`` follows."""
+        if method.placement == MID:
+            return self.mlp(self.attention_reduce(x, method, kept, state))
+        state = self._anatomy.state(method) if state is None else state
+        if method.reads_attention:
+            x, evidence = self._observed(x, method, state)
+            x = self.mlp(x)
+        else:
+            x, evidence = self.whole(x, state), self._evidence(state)
+        return self._leave(x, method, method.plan(evidence.behind(x), kept), state)
+
     def attention_reduce(
         self, x: torch.Tensor, method: Method, kept: int, state: Optional[TokenState] = None
     ) -> torch.Tensor:
         """The attention half with ``method`` reducing behind it: (B, N, C) → (B, kept, C); ``state`` follows.
 
         A method decides before the attention's output is projected, and what it decides is linear over tokens
-        with weights that sum to one, as the projection and LayerScale are linear over channels. So the projection
-        runs on the ``kept`` tokens alone; and so does the attention, as queries, where tokens are only selected.
+        with weights that mostly sum to one, as the projection and LayerScale are linear over channels. So the
+        projection runs on the ``kept`` tokens alone; and so does the attention, as queries, where tokens are only
+        selected. A method that reduces after a block does so behind this half here, which costs as much there.
         """
-        state = TokenState() if state is None else state
-        bias = state.attention_bias(x.dtype)
+        state = self._anatomy.state(method) if state is None else state
+        if method.placement != MID:
+            if method.reads_attention:
+                x, evidence = self._observed(x, method, state)
+            else:
+                x, evidence = self.attention(x, state), self._evidence(state)
+            return self._leave(x, method, method.plan(evidence.behind(x), kept), state)
+        bias = self._bias(x, state)
         normed = self._block.norm1(x)
-        q, k, v = self._heads(normed)
-        evidence = Evidence(q, k, v, float(self._attn.scale), bias, self.prefix, self.has_class_token, state.sizes)
+        q, k, v = self._heads(normed, state)
+        evidence = self._evidence(state, q, k, v, bias)
         reduction = method.plan(evidence, kept)
         selected = reduction.selected()
         if method.needs_probabilities(self.has_class_token):
@@ -99,19 +130,72 @@ class BlockAnatomy:
             joined = self._join(self._attend(q, k, v, bias), normed)
         else:
             q = q.gather(2, selected[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[3]))  # (B, H, m, d)
-            joined = self._join(self._attend(q, k, v, bias), gather_tokens(normed, selected) if self._gated else normed)
-        x = reduction.tokens(x)
+            joined = self._join(
+                self._attend(q, k, v, _rows(bias, selected)), gather_tokens(normed, selected) if self._gated else normed
+            )
+        if not reduction.normalised:
+            # The projection adds a bias to each token: once, not as often as the weights say.
+            return self._leave(self._add(x, self._project(joined)), method, reduction, state)
+        reduced = self._leave(x, method, reduction, state)
         if joined.shape[1] != kept:
             joined = reduction.tokens(joined)
-        state.reduced(method, reduction)
-        return self._add(x, self._project(joined))
+        return self._add(reduced, self._project(joined))
+
+    def _untouched(self, x: torch.Tensor, state: TokenState) -> torch.Tensor:
+        return cast(torch.Tensor, self.module(x))
+
+    def _observed(self, x: torch.Tensor, method: Method, state: TokenState) -> Tuple[torch.Tensor, Evidence]:
+        """The attention half, and what it computed."""
+        bias = self._bias(x, state)
+        normed = self._block.norm1(x)
+        q, k, v = self._heads(normed, state)
+        evidence = self._evidence(state, q, k, v, bias)
+        if method.needs_probabilities(self.has_class_token):
+            mixed = self._attn.attn_drop(evidence.probabilities().to(v.dtype)) @ v
+        else:
+            mixed = self._attend(q, k, v, bias)
+        return self._add(x, self._project(self._join(mixed, normed))), evidence
+
+    def _evidence(
+        self,
+        state: TokenState,
+        q: Optional[torch.Tensor] = None,
+        k: Optional[torch.Tensor] = None,
+        v: Optional[torch.Tensor] = None,
+        bias: Optional[torch.Tensor] = None,
+    ) -> Evidence:
+        return Evidence(
+            q,
+            k,
+            v,
+            float(self._attn.scale),
+            bias,
+            self.prefix,
+            self.has_class_token,
+            state.sizes,
+            state.positions,
+            None,
+            self.number,
+            self._anatomy.depth,
+        )
+
+    def _leave(self, x: torch.Tensor, method: Method, reduction: Reduction, state: TokenState) -> torch.Tensor:
+        state.reduced(method, reduction, x, self._anatomy.tokens)
+        return reduction.tokens(x)
+
+    def _bias(self, x: torch.Tensor, state: TokenState) -> Optional[torch.Tensor]:
+        """What is added to the logits: for places, for sizes, for both, or None."""
+        places, sizes = self._places.bias(x, state), state.size_bias(x.dtype)
+        if places is None or sizes is None:
+            return sizes if places is None else places
+        return places + sizes
 
     @property
     def _gated(self) -> bool:
         return getattr(self._attn, "gate", None) is not None
 
-    def _heads(self, normed: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """q, k, v, each (B, H, N, d); q and k normed where the model norms them."""
+    def _heads(self, normed: torch.Tensor, state: TokenState) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """q, k, v, each (B, H, N, d); q and k normed and rotated where the model does so."""
         attn = self._attn
         batch, tokens, _ = normed.shape
         qkv = attn.qkv(normed)  # (B, N, 3 · H · d)
@@ -119,6 +203,7 @@ class BlockAnatomy:
         q, k, v = qkv.reshape(batch, tokens, 3, attn.num_heads, width).permute(2, 0, 3, 1, 4).unbind(0)
         if hasattr(attn, "q_norm"):
             q, k = attn.q_norm(q), attn.k_norm(k)
+        q, k = self._places.rotated(q, k, state)
         return q, k, v
 
     def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: Optional[torch.Tensor]) -> torch.Tensor:
@@ -159,9 +244,16 @@ class Anatomy:
         self._model = cast(Any, model)
         self.prefix = int(self._model.num_prefix_tokens)
         self.has_class_token = self._model.cls_token is not None
+        self.tokens = int(self._model.patch_embed.num_patches) + self.prefix
+        self.positional = False
+        """Whether attention computes with the places of its tokens."""
         self.blocks: List[BlockAnatomy] = [
-            BlockAnatomy(block, self.prefix, self.has_class_token) for block in self._model.blocks
+            BlockAnatomy(block, self, number) for number, block in enumerate(self._model.blocks)
         ]
+
+    def state(self, method: Optional[Method] = None, restoring: bool = False) -> TokenState:
+        """What a forward pass begins with, all tokens in their places; ``restoring``: dropped ones will be put back."""
+        return TokenState(self.positional or restoring or (method is not None and method.reads_positions), restoring)
 
     @property
     def depth(self) -> int:
@@ -247,6 +339,14 @@ def dissect(model: nn.Module) -> Anatomy:
         _check_parts(model, block, _BLOCK_PARTS)
         _check_parts(model, block.attn, _ATTENTION_PARTS)
     return Anatomy(model)
+
+
+def _rows(bias: Optional[torch.Tensor], selected: torch.Tensor) -> Optional[torch.Tensor]:
+    """The rows of ``bias`` (B, H, N, N) of the queries ``selected`` (B, m); as it is where all queries share it."""
+    if bias is None or bias.shape[2] == 1:
+        return bias
+    index = selected[:, None, :, None].expand(-1, bias.shape[1], -1, bias.shape[3])
+    return bias.expand(selected.shape[0], -1, -1, -1).gather(2, index)
 
 
 def _exporting() -> bool:

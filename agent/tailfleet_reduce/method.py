@@ -1,60 +1,104 @@
 """What every token reduction method is given, what it answers, and what travels from block to block.
 
-A method looks at one block's attention (:class:`Evidence`) and answers which tokens stay and which are joined
+A method looks at one block (:class:`Evidence`) and answers which tokens stay and which are joined
 (:class:`Reduction`); it never touches ``x`` itself, so that a block can apply the answer where it is cheapest.
-Running the attention is left to :mod:`tailfleet_reduce.anatomy`.
+Running the block is left to :mod:`tailfleet_reduce.anatomy`, where tokens lie in the image to
+:mod:`tailfleet_reduce.positions`.
 """
 
-from typing import Optional
+from typing import Any, Dict, Optional
 
 import torch
+from torch import nn
 
-from tailfleet_schema.schedule import PLACEMENT
+from tailfleet_schema.schedule import PLACEMENT, Schedule
 
 
 class Evidence:
-    """The attention of one block, as a method may look at it. Costly parts are computed when asked for, once."""
+    """One block, as a method may look at it. Costly parts are computed when asked for, once."""
 
     def __init__(
         self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
+        q: Optional[torch.Tensor],
+        k: Optional[torch.Tensor],
+        v: Optional[torch.Tensor],
         scale: float,
         bias: Optional[torch.Tensor],
         prefix: int,
         has_class_token: bool,
         sizes: Optional[torch.Tensor],
+        positions: Optional[torch.Tensor] = None,
+        x: Optional[torch.Tensor] = None,
+        block: int = 0,
+        depth: int = 1,
     ) -> None:
-        self.q = q  # (B, H, N, d), normed where the model norms it, not scaled
-        self.k = k  # (B, H, N, d), normed where the model norms it
-        self.v = v  # (B, H, N, d)
+        self._q = q
+        self._k = k
+        self._v = v
         self.scale = scale
-        self.bias = bias  # (B, 1, 1, N) added to the logits, or None
+        self.bias = bias  # broadcasts to (B, H, N, N), added to the logits; or None
         self.prefix = prefix
         self.has_class_token = has_class_token
         self.sizes = sizes  # (B, N) fp32: how many input tokens each token stands for; None: one each
+        self.positions = positions  # (B, N) int64: where each token came from among all; None: the first N in order
+        self._x = x
+        self.block = block
+        self.depth = depth
         self._probabilities: Optional[torch.Tensor] = None
+
+    @property
+    def q(self) -> torch.Tensor:
+        """(B, H, N, d), normed and rotated where the model does so, not scaled."""
+        return _there(self._q)
+
+    @property
+    def k(self) -> torch.Tensor:
+        """(B, H, N, d), normed and rotated where the model does so."""
+        return _there(self._k)
+
+    @property
+    def v(self) -> torch.Tensor:
+        """(B, H, N, d)."""
+        return _there(self._v)
+
+    @property
+    def x(self) -> torch.Tensor:
+        """(B, N, C): what the block leaves. Only for methods that reduce after a block."""
+        return _there(self._x)
+
+    def behind(self, x: torch.Tensor) -> "Evidence":
+        """The same of a block that leaves ``x`` (B, N, C)."""
+        self._x = x
+        return self
 
     def probabilities(self) -> torch.Tensor:
         """S = softmax(q kᵀ · scale + bias) over keys, (B, H, N, N); at least fp32, so that sums keep their order."""
         if self._probabilities is None:
-            self._probabilities = self._rows(self.q)
+            self._probabilities = self._rows(self.q, self.bias)
         return self._probabilities
 
     def class_row(self) -> torch.Tensor:
         """The class token's row of S, (B, H, N), without the other rows."""
-        return self._rows(self.q[:, :, :1])[:, :, 0]
+        bias = self.bias
+        return self._rows(self.q[:, :, :1], None if bias is None else bias[:, :, :1])[:, :, 0]
 
-    def _rows(self, q: torch.Tensor) -> torch.Tensor:
+    def _rows(self, q: torch.Tensor, bias: Optional[torch.Tensor]) -> torch.Tensor:
         logits = (q * self.scale) @ self.k.transpose(-2, -1)  # (B, H, rows, N)
-        if self.bias is not None:
-            logits = logits + self.bias
+        if bias is not None:
+            logits = logits + bias
         return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
+def _there(tensor: Optional[torch.Tensor]) -> torch.Tensor:
+    assert tensor is not None, "the method did not say that it needs this"
+    return tensor
+
+
 class Reduction:
-    """Which tokens of N stay: a linear map over tokens, whose weights sum to one for each token that leaves."""
+    """Which tokens of N stay: a linear map over tokens."""
+
+    normalised = True
+    """Whether the weights of each token that leaves sum to one, so that the map and a projection can be swapped."""
 
     def selected(self) -> Optional[torch.Tensor]:
         """Positions (B, m) of the tokens that leave, where they are only selected; None where some are joined."""
@@ -68,13 +112,26 @@ class Reduction:
         """How many input tokens each of the m stands for, (B, m) fp32; None: one each."""
         raise NotImplementedError
 
+    def positions(self, positions: torch.Tensor, nowhere: int) -> torch.Tensor:
+        """Where the m came from, (B, m), given where the N did, (B, N); ``nowhere`` for one joined from all over."""
+        raise NotImplementedError
 
-class Method:
-    """One way to reduce tokens; holds no state, so that one instance serves every block and model."""
+
+class Method(nn.Module):
+    """One way to reduce tokens, ready for one model. It holds what it needs beside ``x`` (buffers), and no state."""
 
     name = ""
     proportional = False
     """Whether later blocks add the logarithm of a token's size to its attention logits."""
+    reads_sizes = False
+    """Whether it weighs tokens by their sizes."""
+    reads_positions = False
+    """Whether it asks where tokens came from."""
+    reads_attention = True
+    """Whether it looks at the block's queries, keys or values."""
+
+    def check(self, schedule: Schedule) -> None:
+        """Raise ``ScheduleError`` where this method lacks what ``schedule`` needs."""
 
     @property
     def placement(self) -> str:
@@ -83,7 +140,7 @@ class Method:
 
     def needs_probabilities(self, has_class_token: bool) -> bool:
         """Whether it reads the whole of S; its block then pays for explicit attention, and no other does."""
-        raise NotImplementedError
+        return False
 
     def plan(self, evidence: Evidence, kept: int) -> Reduction:
         """Decide for each image on its own which ``kept`` tokens leave the block.
@@ -97,10 +154,17 @@ class Method:
 class TokenState:
     """What one forward pass carries from block to block beside ``x``."""
 
-    def __init__(self) -> None:
+    def __init__(self, wants_positions: bool = False, restoring: bool = False) -> None:
         self.sizes: Optional[torch.Tensor] = None  # (B, N) fp32, or None: one each
-        self.wanted = True
+        self.positions: Optional[torch.Tensor] = None  # (B, N) int64, or None: the first N in order
+        self.wants_sizes = True
         """Whether any later block reads sizes; where none does, they are not computed."""
+        self.wants_positions = wants_positions
+        """Whether anything later reads positions."""
+        self.memo: Dict[Any, Any] = {}
+        """What blocks have in common as long as no token leaves."""
+        self._restoring = restoring
+        self._everything: Optional[torch.Tensor] = None  # (B, all, C): every token as it last was, in its place
         self._follows = False
 
     @classmethod
@@ -111,20 +175,66 @@ class TokenState:
         return state
 
     @property
-    def proportional(self) -> bool:
-        """Whether attention has to follow the sizes of its keys."""
-        return self._follows and self.sizes is not None
+    def untouched(self) -> bool:
+        """Whether a block may be run as timm runs it: all tokens in their places, and attention plain."""
+        return self.positions is None and not (self._follows and self.sizes is not None)
 
-    def attention_bias(self, dtype: torch.dtype) -> Optional[torch.Tensor]:
+    def size_bias(self, dtype: torch.dtype) -> Optional[torch.Tensor]:
         """log(size) as a mask (B, 1, 1, N) for the attention logits, or None where attention is plain."""
         if self.sizes is None or not self._follows:
             return None
         return self.sizes.log().to(dtype)[:, None, None]
 
-    def reduced(self, method: Method, reduction: Reduction) -> None:
-        """``method`` has reduced the tokens."""
+    def reduced(self, method: Method, reduction: Reduction, x: torch.Tensor, nowhere: int) -> None:
+        """``method`` has reduced the tokens ``x`` (B, N, C); ``nowhere`` is one more than the last place there is."""
+        if self._restoring:
+            self._everything = self._in_place(x)
         self._follows = method.proportional
-        self.sizes = reduction.sizes() if self.wanted else None
+        self.sizes = reduction.sizes() if self.wants_sizes else None
+        if self.wants_positions:
+            self.positions = reduction.positions(self.places(x), nowhere)
+        self.memo = {}
+
+    def places(self, x: torch.Tensor) -> torch.Tensor:
+        """Where each token of ``x`` (B, N, C) came from, (B, N) int64."""
+        if self.positions is not None:
+            return self.positions
+        return torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
+
+    def restore(self, x: torch.Tensor) -> torch.Tensor:
+        """All tokens in their places again, (B, all, C): those of ``x`` (B, n, C), dropped ones as they last were."""
+        x = self._in_place(x)
+        self.sizes, self.positions, self.memo, self._everything, self._follows = None, None, {}, None, False
+        return x
+
+    def _in_place(self, x: torch.Tensor) -> torch.Tensor:
+        if self.positions is None or self._everything is None:
+            return x
+        index = self.positions.unsqueeze(-1).expand(-1, -1, x.shape[-1])
+        return self._everything.scatter(1, index, x)
+
+
+class Selection(Reduction):
+    """Tokens at ``index`` (B, m) leave; the others are gone."""
+
+    def __init__(self, index: torch.Tensor) -> None:
+        self._index = index
+
+    def selected(self) -> torch.Tensor:
+        """Positions of the tokens that leave, (B, m)."""
+        return self._index
+
+    def tokens(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, N, C) → (B, m, C)."""
+        return gather_tokens(x, self._index)
+
+    def sizes(self) -> Optional[torch.Tensor]:
+        """One each: a selected token stands for itself."""
+        return None
+
+    def positions(self, positions: torch.Tensor, nowhere: int) -> torch.Tensor:
+        """(B, m)."""
+        return positions.gather(1, self._index)
 
 
 def gather_tokens(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,6 @@ P + T + 1. A token pooled by an earlier block is a patch like any other, and wei
 of tokens it stands for. Deliberately unlike the release: scores and explicit attention in reducing blocks alone.
 """
 
-from typing import Optional
-
 import torch
 
 from tailfleet_reduce.method import Evidence, Method, Reduction, gather_tokens, with_prefix
@@ -23,6 +21,7 @@ class Pomt(Method):
     """Selection by attention and value, with one pooled token."""
 
     name = "pomt"
+    reads_sizes = True
 
     def needs_probabilities(self, has_class_token: bool) -> bool:
         """Always: the maximum over heads of every entry is summed."""
@@ -60,9 +59,13 @@ class SelectionAndPool(Reduction):
         """(B, N, C) → (B, m, C)."""
         return torch.cat([gather_tokens(x, self._index), self._weight.to(x.dtype) @ x], 1)
 
-    def sizes(self) -> Optional[torch.Tensor]:
+    def sizes(self) -> torch.Tensor:
         """(B, m)."""
         return torch.cat([self._size.gather(1, self._index), self._pooled_size], 1)
+
+    def positions(self, positions: torch.Tensor, nowhere: int) -> torch.Tensor:
+        """(B, m)."""
+        return torch.cat([positions.gather(1, self._index), torch.full_like(positions[:, :1], nowhere)], 1)
 
 
 def _ones(k: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,8 @@
    into: rows of those in A and columns of those in B are −∞.
 3. Each a takes its most similar b; the r best-matched a merge into their b, several into one if so matched.
 4. Merging is the mean weighed by sizes, and sizes add.
-5. Attention in later blocks is proportional: logits += log(size of the key).
+5. Attention in later blocks is proportional: logits += log(size of the key), unless the schedule's ``proportional`` is
+   false (for models that were not trained on labels, MAE off the shelf).
 
 The tokens that leave are: prefix tokens in their order, the unmerged of A in their order, then B. No more than half of
 the unprotected tokens can be merged in one block. Sums are products with a small matrix: ``scatter_reduce``
@@ -24,11 +25,11 @@ class ToMe(Method):
     """Merging by the similarity of keys."""
 
     name = "tome"
-    proportional = True
+    reads_sizes = True
 
-    def needs_probabilities(self, has_class_token: bool) -> bool:
-        """Never: keys suffice."""
-        return False
+    def __init__(self, proportional: bool = True) -> None:
+        super().__init__()
+        self.proportional = proportional
 
     def plan(self, evidence: Evidence, kept: int) -> "Merging":
         """Merge ``N - kept`` tokens."""
@@ -78,3 +79,9 @@ class Merging(Reduction):
             return torch.cat([untouched, self._total], 1)
         unmerged = self._size[:, ::2].gather(1, self._unmerged)
         return torch.cat([self._size[:, :prefix], unmerged, self._total], 1)
+
+    def positions(self, positions: torch.Tensor, nowhere: int) -> torch.Tensor:
+        """(B, m): what is merged into a token of B is where that is."""
+        prefix = positions[:, : self._prefix_a + self._prefix_b]
+        unmerged = positions[:, ::2].gather(1, self._unmerged)
+        return torch.cat([prefix, unmerged, positions[:, 1::2][:, self._prefix_b :]], 1)

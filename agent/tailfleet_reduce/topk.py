@@ -4,11 +4,9 @@
 score is the mean over all query rows. The class token's row alone is computed beside fused attention.
 """
 
-from typing import Optional
-
 import torch
 
-from tailfleet_reduce.method import Evidence, Method, Reduction, gather_tokens, with_prefix
+from tailfleet_reduce.method import Evidence, Method, Selection, with_prefix
 
 
 class TopK(Method):
@@ -20,10 +18,9 @@ class TopK(Method):
         """Only without a class token."""
         return not has_class_token
 
-    def plan(self, evidence: Evidence, kept: int) -> "Selection":
+    def plan(self, evidence: Evidence, kept: int) -> Selection:
         """Keep the prefix and the ``kept - prefix`` best patches."""
-        score = scores(evidence)
-        chosen = score.topk(kept - evidence.prefix, dim=1).indices  # (B, kept - P)
+        chosen = scores(evidence).topk(kept - evidence.prefix, dim=1).indices  # (B, kept - P)
         return Selection(with_prefix(chosen, evidence.prefix))
 
 
@@ -34,22 +31,3 @@ def scores(evidence: Evidence) -> torch.Tensor:
     else:
         row = evidence.probabilities().mean(1).mean(1)
     return row[:, evidence.prefix :]
-
-
-class Selection(Reduction):
-    """Tokens at ``index`` (B, m) leave; the others are gone."""
-
-    def __init__(self, index: torch.Tensor) -> None:
-        self._index = index
-
-    def selected(self) -> torch.Tensor:
-        """Positions of the tokens that leave, (B, m)."""
-        return self._index
-
-    def tokens(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, N, C) → (B, m, C)."""
-        return gather_tokens(x, self._index)
-
-    def sizes(self) -> Optional[torch.Tensor]:
-        """One each: a selected token stands for itself."""
-        return None

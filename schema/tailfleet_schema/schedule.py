@@ -6,7 +6,7 @@ token included. Every method obeys it exactly, so methods are compared at equal 
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from tailfleet_schema import codec
 from tailfleet_schema.errors import ScheduleError
@@ -18,15 +18,51 @@ MID = "mid"
 AFTER = "after"
 """Reduction between blocks."""
 
-PLACEMENT = {"dense": MID, "topk": MID, "pomt": MID, "tome": MID}
+PLACEMENT = {
+    "dense": MID,
+    "random": MID,
+    "topk": MID,
+    "evit": MID,
+    "pomt": MID,
+    "tome": MID,
+    "zero-tprune": AFTER,
+    "cropr": AFTER,
+}
 """Where in a block each known method reduces."""
+
+SELECTING = frozenset(["random", "topk", "zero-tprune", "cropr"])
+"""Methods whose tokens all stand for themselves, so that dropped ones can be put back beside them."""
+
+SIMILAR_DROPPED = 10
+"""Tokens that Zero-TPrune's similarity stage drops, unless its parameter ``similar`` says otherwise."""
+
+
+def _check_whole(path: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= COUNT_MAX:
+        raise ScheduleError("must be a whole number from 0 to {}, not {!r}".format(COUNT_MAX, value), path=path)
+
+
+def _check_flag(path: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ScheduleError("must be true or false, not {!r}".format(value), path=path)
+
+
+PARAMETERS: Dict[str, Dict[str, Callable[[str, Any], None]]] = {
+    "random": {"seed": _check_whole},
+    "tome": {"proportional": _check_flag},
+    "zero-tprune": {"similar": _check_whole, "uniform": _check_flag},
+}
+"""Settings that a schedule of a method may have, each with its check: ``random``'s seed; whether attention follows
+sizes after merging (``tome``; not for models that were not trained on labels); how many tokens the similarity stage
+drops, and whether the class token starts with the weight of any other (``zero-tprune``)."""
 
 
 def smallest_reachable(method: str, tokens: int, prefix: int) -> int:
     """The fewest tokens that ``method`` can leave, in one block, of ``tokens`` (prefix included).
 
-    ``topk`` keeps at least one patch; ``pomt`` one patch and the pooled token; ``tome`` merges at most half
-    of the unprotected tokens. Raises ``ScheduleError`` for an unknown method.
+    One patch, for methods that join what they drop also the joined token; ``tome`` merges at most half of the
+    unprotected tokens. (So does Zero-TPrune's similarity stage, but its importance stage drops the others.) Raises
+    ``ScheduleError`` for an unknown method.
     """
     if method not in PLACEMENT:
         raise ScheduleError("unknown method {!r}; known: {}".format(method, ", ".join(sorted(PLACEMENT))))
@@ -34,7 +70,7 @@ def smallest_reachable(method: str, tokens: int, prefix: int) -> int:
         return tokens
     if method == "tome":
         return tokens - max(0, tokens - prefix) // 2
-    return min(tokens, prefix + (2 if method == "pomt" else 1))
+    return min(tokens, prefix + (1 if method in SELECTING else 2))
 
 
 @dataclass(frozen=True)
@@ -49,7 +85,7 @@ class Schedule:
     prefix: int
     keep: List[int]
     restore_before: Optional[int] = None
-    """Block before which all dropped tokens are put back (last-layer fusion); None: never."""
+    """Block before which all dropped tokens are put back in their places (last-layer fusion); None: never."""
     parameters: Dict[str, Any] = field(default_factory=dict)
     """Further settings of the method: plain JSON values."""
 
@@ -63,11 +99,29 @@ class Schedule:
             raise ScheduleError("must lie between 1 and {}, not {}".format(COUNT_MAX, self.tokens), path="tokens")
         if not 0 <= self.prefix < self.tokens:
             raise ScheduleError("must be at least 0 and below tokens, not {}".format(self.prefix), path="prefix")
-        if self.restore_before is not None:
-            raise ScheduleError("is not known to method {!r}".format(self.method), path="restore_before")
+        self._check_restoring()
+        checks = PARAMETERS.get(self.method, {})
         for name in sorted(self.parameters):
-            raise ScheduleError("method {!r} has no parameter {!r}".format(self.method, name[:60]), path="parameters")
+            if name not in checks:
+                raise ScheduleError(
+                    "method {!r} has no parameter {!r}".format(self.method, name[:60]), path="parameters"
+                )
+            checks[name]("parameters.{}".format(name), self.parameters[name])
         self._check_keep()
+
+    def _check_restoring(self) -> None:
+        block = self.restore_before
+        if block is None:
+            return
+        if self.method not in SELECTING:
+            raise ScheduleError(
+                "is not known to method {!r}, which joins tokens or drops none".format(self.method),
+                path="restore_before",
+            )
+        if not 0 < block < len(self.keep):
+            raise ScheduleError(
+                "must be a block from 1 to {}, not {}".format(len(self.keep) - 1, block), path="restore_before"
+            )
 
     def _check_keep(self) -> None:
         if not self.keep:
@@ -75,6 +129,8 @@ class Schedule:
         arriving = self.tokens
         for block, kept in enumerate(self.keep):
             path = "keep[{}]".format(block)
+            if block == self.restore_before:
+                arriving = self.tokens
             if kept > arriving:
                 raise ScheduleError("{}, but only {} tokens arrive".format(kept, arriving), path=path)
             least = smallest_reachable(self.method, arriving, self.prefix)
@@ -90,7 +146,10 @@ class Schedule:
     @property
     def entering(self) -> List[int]:
         """Tokens that enter each block."""
-        return [self.tokens, *self.keep[:-1]]
+        entering = [self.tokens, *self.keep[:-1]]
+        if self.restore_before is not None:
+            entering[self.restore_before] = self.tokens
+        return entering
 
     @property
     def reducing_blocks(self) -> List[int]:

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
 import torch
 
 from tailfleet_agent.worker import datasets, models, preprocess
-from tailfleet_reduce import METHODS, Anatomy, ReducedModel, TokenState, apply, dissect
+from tailfleet_reduce import METHODS, Anatomy, ReducedModel, apply, dissect, method_for
 from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Job
@@ -91,7 +91,7 @@ class Split:
                     wanted = x
                     if not everything:
                         break
-                x = part.module(x)
+                x = part.whole(x)
             assert wanted is not None
             yield wanted
         self._entering = kept
@@ -210,13 +210,13 @@ class Judge:
             raise InputError("{} cannot leave {} of {} tokens".format(unit.label, unit.kept, unit.tokens))
         if unit.kept == unit.tokens:
             return split.dense_logits()
+        method = method_for(unit.label, anatomy).to(self._device)
         logits = []
         for x in split.entering(unit.block):
-            state = TokenState()
-            block = anatomy.blocks[unit.block]
-            x = block.mlp(block.attention_reduce(x, METHODS[unit.label], unit.kept, state))
+            state = anatomy.state(method)
+            x = anatomy.blocks[unit.block].reduce(x, method, unit.kept, state)
             for block in anatomy.blocks[unit.block + 1 :]:
-                x = block.mlp(block.attention(x, state))
+                x = block.whole(x, state)
             logits.append(anatomy.head(x))
         return collect(logits)
 
@@ -237,8 +237,12 @@ class Judge:
             chosen = order[:, :patches].sort(1).values.to(x.device) + anatomy.prefix  # (B, n - P)
             kept = x.gather(1, chosen.unsqueeze(-1).expand(-1, -1, x.shape[2]))
             x = torch.cat([x[:, : anatomy.prefix], kept], 1)
+            state = anatomy.state()
+            if state.wants_positions:
+                first = torch.arange(anatomy.prefix, device=x.device).expand(x.shape[0], -1)
+                state.positions = torch.cat([first, chosen], 1)
             for block in anatomy.blocks:
-                x = block.module(x)
+                x = block.whole(x, state)
             logits.append(anatomy.head(x))
         return collect(logits)
 

@@ -18,7 +18,8 @@ from torch import nn
 
 from tailfleet_agent.worker import models
 from tailfleet_agent.worker.backends.attention import EXPLICIT, FUSED
-from tailfleet_reduce import METHODS, Anatomy, Method, TokenState, apply, dissect
+from tailfleet_reduce import METHODS, Anatomy, Method, TokenState, apply, dissect, method_for
+from tailfleet_reduce.queries import untrained
 from tailfleet_schema.curve import SIZED, Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Job
@@ -105,12 +106,12 @@ class Reducing(nn.Module):
         super().__init__()
         self.model = anatomy.model
         self._anatomy = anatomy
-        self._method = method
+        self.method = method
 
     def forward(self, entering: List[torch.Tensor], kept: torch.Tensor) -> List[torch.Tensor]:
         """What each block leaves, (B, m, C)."""
         return [
-            block.attention_reduce(x, self._method, kept.shape[0]) for block, x in zip(self._anatomy.blocks, entering)
+            block.attention_reduce(x, self.method, kept.shape[0]) for block, x in zip(self._anatomy.blocks, entering)
         ]
 
 
@@ -172,7 +173,10 @@ class Programs:
             if unit.label not in METHODS:
                 raise InputError("unknown method {!r}; known: {}".format(unit.label, ", ".join(sorted(METHODS))))
             views = [x.view(x.shape) for _ in anatomy.blocks]
-            return Program(Reducing(anatomy, METHODS[unit.label]).eval(), (views, self._count(unit.kept)))
+            # What queries there are decides no time.
+            queries = untrained(anatomy.depth, x.shape[2])
+            method = method_for(unit.label, anatomy, queries=queries).to(x.device)
+            return Program(Reducing(anatomy, method).eval(), (views, self._count(unit.kept)))
         raise InputError("{} is judged, not timed".format(unit.part.value))
 
     def reduced(self, digest: str) -> nn.Module:

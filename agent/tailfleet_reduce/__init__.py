@@ -2,25 +2,25 @@
 
 ::
 
-    import timm, torch
-    from tailfleet_reduce import apply
-    from tailfleet_schema.codec import loads
-    from tailfleet_schema.schedule import Schedule
+    import timm
+    import torch
+    from tailfleet_reduce import apply, load_schedule
 
-    model = timm.create_model("deit_small_patch16_224", pretrained=True).eval()
-    with open("schedule.json") as file:
-        reduced = apply(model, loads(Schedule, file.read()), name="deit_small_patch16_224")
+    name = "deit_small_patch16_224"
+    model = timm.create_model(name, pretrained=True).eval()
+    reduced = apply(model, load_schedule("schedule.json"), name=name)
     with torch.no_grad():
         logits = reduced(torch.randn(1, 3, 224, 224))
 
 Tensors only: nothing here knows of boards, jobs or latencies. Schedules, their arithmetic and their JSON are in
-``tailfleet_schema.schedule``.
+``tailfleet_schema.schedule``, those that papers use in ``tailfleet_schema.published``.
 """
 
 from tailfleet_reduce.anatomy import Anatomy, BlockAnatomy, ModelRefused, dissect
 from tailfleet_reduce.apply import ReducedModel, apply
 from tailfleet_reduce.method import Method, TokenState
 from tailfleet_reduce.methods import METHODS, method_for
+from tailfleet_reduce.schedule_file import load_schedule
 
 __all__ = [
     "METHODS",
@@ -32,5 +32,6 @@ __all__ = [
     "TokenState",
     "apply",
     "dissect",
+    "load_schedule",
     "method_for",
 ]

@@ -1,7 +1,8 @@
 """The schedules that papers use, expanded for a model: baselines to compare with, and known figures to check by.
 
-Each function names its source. What the methods compute is ``tailfleet_reduce``'s, what schedules are ``schedule``'s; which
-schedule is best on a board is for planners to say. All raise ``ScheduleError`` where the model is too small for it.
+Each function names its source. What the methods compute is left to ``tailfleet_reduce``, what a schedule is to
+``schedule``; which one is best on a board is for planners to say. All raise ``ScheduleError`` where the model is too
+small for it.
 """
 
 import math

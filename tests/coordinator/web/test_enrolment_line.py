@@ -53,6 +53,17 @@ def test_the_agent_is_one_file_that_runs(bundle, tmp_path):
     assert told.stdout.startswith("tailfleet-agent "), told.stderr
 
 
+def test_programs_of_ones_own_find_the_reduction_in_the_agent(bundle, tmp_path):
+    file = tmp_path / FILE
+    file.write_bytes(bundle.content)
+    (tmp_path / "own.py").write_text("import tailfleet_reduce\nprint(tailfleet_reduce.__file__)\n")
+    surroundings = {**os.environ, "PYTHONPATH": str(file)}
+    told = subprocess.run(
+        [sys.executable, "own.py"], capture_output=True, text=True, cwd=tmp_path, env=surroundings, timeout=120
+    )
+    assert told.stdout.startswith(str(file)), told.stderr
+
+
 @pytest.mark.parametrize(
     ("lie", "words"),
     [

@@ -83,10 +83,12 @@ class Evidence:
         return self._rows(self.q[:, :, :1], None if bias is None else bias[:, :, :1])[:, :, 0]
 
     def _rows(self, q: torch.Tensor, bias: Optional[torch.Tensor]) -> torch.Tensor:
-        logits = (q * self.scale) @ self.k.transpose(-2, -1)  # (B, H, rows, N)
+        # In half precision many close logits would become one, and their tokens' order be lost.
+        wide = torch.promote_types(q.dtype, torch.float32)
+        logits = (q.to(wide) * self.scale) @ self.k.to(wide).transpose(-2, -1)  # (B, H, rows, N)
         if bias is not None:
             logits = logits + bias
-        return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        return logits.softmax(dim=-1)
 
 
 def _there(tensor: Optional[torch.Tensor]) -> torch.Tensor:

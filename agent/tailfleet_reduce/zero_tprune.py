@@ -103,7 +103,9 @@ def importance(score: torch.Tensor, prefix: int, patches: int) -> torch.Tensor:
     ``patches`` is how many of the patches are still in the graph; the score of the others is 0.
     """
     score = score[:, :, 0, prefix:]  # (B, H, N - P)
-    score = score * (patches / score.sum(2, keepdim=True))
+    # A head that looked at dropped tokens alone may have no weight left: it has no variance then, and does not count.
+    least = patches * torch.finfo(score.dtype).tiny
+    score = score * (patches / score.sum(2, keepdim=True).clamp(min=least))
     variance = score.square().sum(2) / patches - 1.0  # (B, H)
     low, high = VARIANCE
     counts = ((variance >= low) & (variance <= high)).to(score.dtype)

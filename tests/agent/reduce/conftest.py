@@ -1,7 +1,8 @@
 """Small models of every family that timm builds here, and slow transcriptions of the methods' formulas.
 
 The transcriptions are written from the formulas, token by token in Python floats, and share nothing with the
-code under test.
+code under test. Each is given what a block shows of one image (:func:`seen`) and answers the tokens that leave, their
+sizes, and which of the tokens that came each of them is; None for a joined one.
 """
 
 import math
@@ -58,18 +59,32 @@ def build_family():
 def softmax(values):
     top = max(values)
     raised = [math.exp(value - top) for value in values]
-    return [value / sum(raised) for value in raised]
+    total = sum(raised)
+    return [value / total for value in raised]
 
 
-def attention_rows(q, k, scale, sizes):
-    """S[h][i][j] of one image; ``sizes`` weigh the keys, or are None."""
-
-    def logit(h, i, j):
-        dot = sum(float(a) * float(b) for a, b in zip(q[h][i], k[h][j])) * scale
-        return dot if sizes is None else dot + math.log(sizes[j])
-
+def attention_rows(q, k, scale, bias=None):
+    """S[h][i][j] of one image; ``bias(h, i, j)`` joins the logits."""
     tokens = range(len(q[0]))
-    return [[softmax([logit(h, i, j) for j in tokens]) for i in tokens] for h in range(len(q))]
+    rows = []
+    for h in range(len(q)):
+        rows.append([])
+        for i in tokens:
+            logits = [sum(a * b for a, b in zip(q[h][i], k[h][j])) * scale for j in tokens]
+            rows[h].append(softmax(logits if bias is None else [x + bias(h, i, j) for j, x in enumerate(logits)]))
+    return rows
+
+
+def seen(S, k, v, x, sizes, prefix, has_class_token, **further):
+    """What one block shows of one image: S[h][i][j], k and v[h][i][c], x[i][c] to reduce, sizes[i] or None.
+
+    ``further``: places[i], block and depth; and what a method needs beside.
+    """
+    facts = {"places": list(range(len(x))), "block": 0, "depth": 1}
+    facts.update(further)
+    return SimpleNamespace(
+        S=S, k=k, v=v, x=x, sizes=sizes, prefix=prefix, has_class_token=has_class_token, tokens=len(x), **facts
+    )
 
 
 def highest(scores, count):
@@ -77,119 +92,256 @@ def highest(scores, count):
     return sorted(scores, key=lambda key: -scores[key])[:count]
 
 
-def topk_scores(S, prefix, has_class_token):
-    heads, tokens = len(S), len(S[0])
-    rows = [0] if has_class_token else range(tokens)
-    return {j: sum(S[h][i][j] for h in range(heads) for i in rows) / (heads * len(rows)) for j in range(prefix, tokens)}
+def joined(members, weights, x):
+    return [sum(weights[j] * x[j][c] for j in members) for c in range(len(x[0]))]
 
 
-def pomt_scores(S, v, prefix):
-    heads, tokens, width = len(S), len(S[0]), len(v[0][0])
-    patches = range(prefix, tokens)
-    a = {j: sum(max(S[h][i][j] for h in range(heads)) for i in patches) for j in patches}
+def selected(block, scores, kept):
+    stay = list(range(block.prefix)) + highest(scores, kept - block.prefix)
+    return [block.x[j] for j in stay], None, stay
+
+
+def random(block, kept, rank):
+    """``rank``: of each place among all."""
+    return selected(block, {j: rank[block.places[j]] for j in range(block.prefix, block.tokens)}, kept)
+
+
+def topk_scores(block):
+    heads, patches = len(block.S), range(block.prefix, block.tokens)
+    rows = [0] if block.has_class_token else range(block.tokens)
+    return {j: sum(block.S[h][i][j] for h in range(heads) for i in rows) / (heads * len(rows)) for j in patches}
+
+
+def topk(block, kept):
+    return selected(block, topk_scores(block), kept)
+
+
+def with_one_more(block, scores, kept, weights):
+    """The best by ``scores``, and one token made of the others by ``weights(others)``."""
+    own = block.sizes or [1.0] * block.tokens
+    stay = list(range(block.prefix)) + highest(scores, kept - block.prefix - 1)
+    others = [j for j in range(block.tokens) if j not in stay]
+    more = joined(others, weights(others, own), block.x)
+    return [block.x[j] for j in stay] + [more], [own[j] for j in stay] + [sum(own[j] for j in others)], [*stay, None]
+
+
+def evit(block, kept):
+    scores = topk_scores(block)
+    return with_one_more(block, scores, kept, lambda others, own: scores)
+
+
+def pomt_scores(block):
+    heads, width, patches = range(len(block.S)), range(len(block.v[0][0])), range(block.prefix, block.tokens)
+    a = {j: sum(max(block.S[h][i][j] for h in heads) for i in patches) for j in patches}
     top = max(a.values())
-    value = softmax([sum(max(float(v[h][j][c]) for h in range(heads)) for c in range(width)) for j in range(tokens)])
+    value = softmax([sum(max(block.v[h][j][c] for h in heads) for c in width) for j in range(block.tokens)])
     return {j: a[j] / top + value[j] for j in patches}
 
 
-def weighted_mean(members, weights, x):
-    total = sum(weights[j] for j in members)
-    return [sum(weights[j] * x[j][c] for j in members) / total for c in range(len(x[0]))], total
+def pomt(block, kept):
+    def shares(others, own):
+        total = sum(own[j] for j in others)
+        return {j: own[j] / total for j in others}
+
+    return with_one_more(block, pomt_scores(block), kept, shares)
 
 
-def topk(S, k, v, x, sizes, prefix, has_class_token, kept):
-    chosen = highest(topk_scores(S, prefix, has_class_token), kept - prefix)
-    return [x[j] for j in list(range(prefix)) + chosen], None
+def mean_keys(k):
+    heads, tokens, width = range(len(k)), range(len(k[0])), range(len(k[0][0]))
+    return [[sum(k[h][i][c] for h in heads) / len(k) for c in width] for i in tokens]
 
 
-def pomt(S, k, v, x, sizes, prefix, has_class_token, kept):
-    weights = sizes or [1.0] * len(x)
-    stay = list(range(prefix)) + highest(pomt_scores(S, v, prefix), kept - prefix - 1)
-    pooled, total = weighted_mean([j for j in range(len(x)) if j not in stay], weights, x)
-    return [x[j] for j in stay] + [pooled], [weights[j] for j in stay] + [total]
+def cosine(a, b):
+    length = math.sqrt(sum(value * value for value in a)) * math.sqrt(sum(value * value for value in b))
+    return sum(p * q for p, q in zip(a, b)) / length
 
 
-def tome(S, k, v, x, sizes, prefix, has_class_token, kept):
-    heads, tokens, width = len(k), len(x), len(k[0][0])
-    weights = sizes or [1.0] * tokens
-    metric = [[sum(float(k[h][i][c]) for h in range(heads)) / heads for c in range(width)] for i in range(tokens)]
-    length = [math.sqrt(sum(value * value for value in row)) for row in metric]
-    best = {}
+def tome(block, kept):
+    tokens, prefix, x = block.tokens, block.prefix, block.x
+    own = block.sizes or [1.0] * tokens
+    metric, best = mean_keys(block.k), {}
+    into = [b for b in range(1, tokens, 2) if b >= prefix]
     for a in range(0, tokens, 2):
-        likeness = {
-            b: sum(p * q for p, q in zip(metric[a], metric[b])) / (length[a] * length[b])
-            for b in range(1, tokens, 2)
-            if b >= prefix
-        }
+        likeness = {b: cosine(metric[a], metric[b]) for b in into}
         if a >= prefix and likeness:
             winner = highest(likeness, 1)[0]
             best[a] = (likeness[winner], winner)
     merged = highest({a: value for a, (value, _) in best.items()}, tokens - kept)
     assert len(merged) == tokens - kept
-    stay = [j for j in range(prefix, tokens, 1) if j % 2 == 0 and j not in merged]
-    out, out_sizes = [x[j] for j in range(prefix)], [weights[j] for j in range(prefix)]
-    out, out_sizes = out + [x[j] for j in stay], out_sizes + [weights[j] for j in stay]
-    for b in range(1, tokens, 2):
-        if b >= prefix:
-            mean, total = weighted_mean([b] + [a for a in merged if best[a][1] == b], weights, x)
-            out.append(mean)
-            out_sizes.append(total)
-    return out, out_sizes
+    stay = list(range(prefix)) + [a for a in range(0, tokens, 2) if a >= prefix and a not in merged]
+    out, sizes = [x[j] for j in stay], [own[j] for j in stay]
+    for b in into:
+        members = [b] + [a for a in merged if best[a][1] == b]
+        total = sum(own[j] for j in members)
+        out.append(joined(members, {j: own[j] / total for j in members}, x))
+        sizes.append(total)
+    return out, sizes, stay + into
+
+
+def passed_on(S, start, present, times):
+    """``s ← Sᵀ s`` on the graph of the tokens ``present`` alone, each head: votes[h][j]."""
+    columns = [[[row[j] for row in head] for j in range(len(head))] for head in S]
+    votes = []
+    for column in columns:
+        s = {j: start[j] for j in present}
+        for _ in range(times):
+            s = {j: sum(column[j][i] * weight for i, weight in s.items()) for j in present}
+        votes.append(s)
+    return votes
+
+
+def counting_heads(votes, patches):
+    """Heads whose variance of mean-1 scores lies in [0.01, 0.7], or all; and the scores of all heads."""
+    scores = []
+    for vote in votes:
+        mean = sum(vote[j] for j in patches) / len(patches)
+        scores.append({j: vote[j] / mean for j in patches})
+    variances = [sum((score[j] - 1) ** 2 for j in patches) / len(patches) for score in scores]
+    counting = [h for h, variance in enumerate(variances) if 0.01 <= variance <= 0.7]
+    return counting or list(range(len(votes))), scores
+
+
+def zero_tprune_importance(block, present, times, uniform=False):
+    start = [1.0] * block.tokens
+    if block.has_class_token and not uniform:
+        start[0] = math.sqrt(block.tokens)
+    patches = [j for j in present if j >= block.prefix]
+    counting, scores = counting_heads(passed_on(block.S, start, present, times), patches)
+    return {j: math.sqrt(sum(scores[h][j] ** 2 for h in counting) / len(counting)) for j in patches}
+
+
+def zero_tprune(block, kept, similar=10, uniform=False):
+    patches, present = block.tokens - block.prefix, list(range(block.tokens))
+    similar = min(similar, block.tokens - kept, patches // 2)
+    scores = None
+    if similar:
+        scores = zero_tprune_importance(block, present, 1, uniform)
+        order, metric = highest(scores, patches), mean_keys(block.k)
+        more, less = order[: (patches + 1) // 2], order[(patches + 1) // 2 :]
+        alike = highest({j: max(cosine(metric[j], metric[i]) for i in more) for j in less}, similar)
+        present = [j for j in present if j not in alike]
+        scores = {j: score for j, score in scores.items() if j in present}
+    if len(present) > kept:
+        times = 30 if block.block < 3 else 1 if block.block >= block.depth - 3 else 5
+        scores = zero_tprune_importance(block, present, times, uniform)
+    return selected(block, scores, kept)
+
+
+def cropr(block, kept, queries):
+    """``queries``: Q[block][m][c], as they were trained."""
+    patches = range(block.prefix, block.tokens)
+    return selected(
+        block,
+        {j: sum(a * b for query in queries[block.block] for a, b in zip(query, block.x[j])) for j in patches},
+        kept,
+    )
+
+
+METHODS = {
+    "random": random,
+    "topk": topk,
+    "evit": evit,
+    "pomt": pomt,
+    "tome": tome,
+    "zero-tprune": zero_tprune,
+    "cropr": cropr,
+}
+AFTER = ("zero-tprune", "cropr")
 
 
 def embedded(model, images):
     patches = model.patch_embed(images)
     tokens = [getattr(model, name, None) for name in ("cls_token", "dist_token", "reg_token")]
-    if model.no_embed_class:
+    if getattr(model, "no_embed_class", False):
         patches = patches + model.pos_embed
     x = torch.cat([token for token in tokens if token is not None] + [patches], 1)
-    return model.norm_pre(x if model.no_embed_class else x + model.pos_embed)
+    x = x if getattr(model, "no_embed_class", False) else x + model.pos_embed
+    return model.norm_pre(x) if hasattr(model, "norm_pre") else x
 
 
-def reduced_logits(model, schedule, images):
+def reduced_logits(model, schedule, images, queries):
     """The reduced model in double precision, one image at a time, attention and reduction by the formulas."""
-    model = model.double()
+    model, further = model.double(), {}
+    if schedule.method == "random":
+        generator = torch.Generator().manual_seed(schedule.parameters.get("seed", 0))
+        further["rank"] = torch.randperm(schedule.tokens, generator=generator).tolist()
+    elif schedule.method == "cropr":
+        further["queries"] = {block: query.tolist() for block, query in queries.items()}
+    elif schedule.method == "zero-tprune":
+        further = dict(schedule.parameters)
+    proportional = schedule.method == "tome" and schedule.parameters.get("proportional", True)
     rows = []
     for image in images.double():
-        x, sizes = embedded(model, image[None]), None
-        for block, kept in zip(model.blocks, schedule.keep):
-            attn, tokens = block.attn, x.shape[1]
-            normed = block.norm1(x)
-            q, k, v = attn.qkv(normed)[0].reshape(tokens, 3, attn.num_heads, -1).permute(1, 2, 0, 3)
-            if hasattr(attn, "q_norm"):
-                q, k = attn.q_norm(q), attn.k_norm(k)
-            weigh = sizes if schedule.method == "tome" else None
-            S = attention_rows(q.tolist(), k.tolist(), q.shape[-1] ** -0.5, weigh)
-            mixed = (torch.tensor(S, dtype=torch.float64) @ v).transpose(0, 1).reshape(1, tokens, -1)
-            if hasattr(attn, "norm"):
-                mixed = attn.norm(mixed)
-            x = x + block.ls1(attn.proj(mixed))
+        x, sizes, places, last = embedded(model, image[None]), None, list(range(schedule.tokens)), {}
+        for number, (block, kept) in enumerate(zip(model.blocks, schedule.keep)):
+            if number == schedule.restore_before:
+                last.update(zip(places, x[0]))
+                places = list(range(schedule.tokens))
+                x, sizes = torch.stack([last[place] for place in places])[None], None
+            arriving, tokens = x, x.shape[1]
+            attended, S, k, v = attended_by_formula(block, x, sizes if proportional else None)
+            x = x + attended
+            if schedule.method in AFTER:
+                x = arriving = x + second_half(block, x)
             if kept < tokens:
-                out, sizes = METHODS[schedule.method](
+                last.update(zip(places, arriving[0]))
+                shown = seen(
                     S,
-                    k.tolist(),
-                    v.tolist(),
+                    k,
+                    v,
                     x[0].tolist(),
                     sizes,
                     model.num_prefix_tokens,
                     model.cls_token is not None,
-                    kept,
+                    places=places,
+                    block=number,
+                    depth=len(model.blocks),
                 )
+                out, sizes, origin = METHODS[schedule.method](shown, kept, **further)
+                places = [None if j is None else places[j] for j in origin]
                 x = torch.tensor([out], dtype=torch.float64)
-            x = x + block.ls2(block.mlp(block.norm2(x)))
+            if schedule.method not in AFTER:
+                x = x + second_half(block, x)
         rows.append(model.forward_head(model.norm(x)))
     return torch.cat(rows)
 
 
-METHODS = {"topk": topk, "pomt": pomt, "tome": tome}
+def attended_by_formula(block, x, sizes):
+    """What a block's attention adds to x (1, N, C), and its S, k and v."""
+    attn, tokens, normed = block.attn, x.shape[1], block.norm1(x)
+    q, k, v = attn.qkv(normed)[0].reshape(tokens, 3, attn.num_heads, -1).permute(1, 2, 0, 3)
+    if hasattr(attn, "q_norm"):
+        q, k = attn.q_norm(q), attn.k_norm(k)
+    bias = None if sizes is None else lambda h, i, j: math.log(sizes[j])
+    S = attention_rows(q.tolist(), k.tolist(), q.shape[-1] ** -0.5, bias)
+    mixed = (torch.tensor(S, dtype=torch.float64) @ v).transpose(0, 1).reshape(1, tokens, -1)
+    if hasattr(attn, "norm"):
+        mixed = attn.norm(mixed)
+    return block.ls1(attn.proj(mixed)), S, k.tolist(), v.tolist()
+
+
+def second_half(block, x):
+    return block.ls2(block.mlp(block.norm2(x)))
 
 
 @pytest.fixture
 def slow():
     return SimpleNamespace(
         methods=METHODS,
+        seen=seen,
         attention_rows=attention_rows,
-        topk_scores=topk_scores,
-        pomt_scores=pomt_scores,
+        passed_on=passed_on,
+        counting_heads=counting_heads,
         reduced_logits=reduced_logits,
     )
+
+
+@pytest.fixture
+def queries_for():
+    """Cropr's queries of each block of a model, Q[block] (M, C), as they are trained: not folded."""
+
+    def draw(model, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        return {block: torch.randn(3, model.embed_dim, generator=generator) for block in range(len(model.blocks))}
+
+    return draw

@@ -38,7 +38,7 @@ class ReducedModel(nn.Module):
         if self.method is not None and self.method.reads_sizes:
             self._last_reader = anatomy.depth - 1 if self.method.proportional else reducing[-1]
         self._restore_before = None if schedule.is_dense else schedule.restore_before
-        self.train(model.training)
+        self.training = model.training  # not train(), which would thaw what the user froze within the model
 
     @property
     def anatomy(self) -> Anatomy:
@@ -82,8 +82,9 @@ def apply(
 
     With ``name``, the model's name, a schedule made for another model is refused; without, only what can be seen is
     compared: depth, tokens, prefix. ``queries`` are those of method ``cropr``, folded, ``{block: (C,)}``; without, the
-    model's own (:mod:`tailfleet_reduce.queries`). Raises ``ScheduleError`` for a schedule that does not fit and
-    ``ModelRefused`` for a model that is not understood; both before anything runs.
+    model's own (:mod:`tailfleet_reduce.queries`). Raises ``ScheduleError`` for a schedule that does not fit,
+    ``InputError`` for queries that do not, and ``ModelRefused`` for a model that is not understood; all before anything
+    runs.
     """
     if name is not None and name != schedule.model:
         raise ScheduleError("the schedule was made for model {!r}, not for {!r}".format(schedule.model, name))

@@ -99,6 +99,8 @@ class Schedule:
             raise ScheduleError("must lie between 1 and {}, not {}".format(COUNT_MAX, self.tokens), path="tokens")
         if not 0 <= self.prefix < self.tokens:
             raise ScheduleError("must be at least 0 and below tokens, not {}".format(self.prefix), path="prefix")
+        if not self.keep:
+            raise ScheduleError("is empty: one count for each block is needed", path="keep")
         self._check_restoring()
         checks = PARAMETERS.get(self.method, {})
         for name in sorted(self.parameters):
@@ -118,14 +120,16 @@ class Schedule:
                 "is not known to method {!r}, which joins tokens or drops none".format(self.method),
                 path="restore_before",
             )
+        if len(self.keep) == 1:
+            raise ScheduleError(
+                "a model of 1 block has none before which tokens could be put back", path="restore_before"
+            )
         if not 0 < block < len(self.keep):
             raise ScheduleError(
                 "must be a block from 1 to {}, not {}".format(len(self.keep) - 1, block), path="restore_before"
             )
 
     def _check_keep(self) -> None:
-        if not self.keep:
-            raise ScheduleError("is empty: one count for each block is needed", path="keep")
         arriving = self.tokens
         for block, kept in enumerate(self.keep):
             path = "keep[{}]".format(block)

@@ -42,18 +42,38 @@ def test_entering_and_reducing_blocks():
     ("method", "tokens", "prefix", "least"),
     [
         ("dense", 197, 1, 197),
+        ("random", 197, 1, 2),
+        ("random", 197, 0, 1),
         ("topk", 197, 1, 2),
         ("topk", 1, 0, 1),
+        ("evit", 197, 1, 3),
+        ("evit", 197, 5, 7),
+        ("evit", 6, 5, 6),
         ("pomt", 197, 1, 3),
         ("pomt", 2, 1, 2),
+        ("zero-tprune", 197, 1, 2),
+        ("zero-tprune", 201, 5, 6),
+        ("cropr", 197, 1, 2),
+        ("cropr", 198, 2, 3),
         ("tome", 197, 1, 99),
         ("tome", 198, 2, 100),
         ("tome", 196, 0, 98),
         ("tome", 201, 5, 103),
+        ("tome", 6, 5, 6),
+        ("tome", 7, 5, 6),
     ],
 )
 def test_smallest_reachable(method, tokens, prefix, least):
     assert smallest_reachable(method, tokens, prefix) == least
+    Schedule(method, "m", tokens, prefix, [least])
+    with pytest.raises(ScheduleError, match="can leave no fewer than {} of {} tokens".format(least, tokens)):
+        Schedule(method, "m", tokens, prefix, [least - 1])
+
+
+def test_every_method_has_a_smallest_count_and_an_unknown_one_has_none():
+    assert all(1 < smallest_reachable(method, 197, 1) <= 197 for method in schedule.PLACEMENT)
+    with pytest.raises(ScheduleError, match="unknown method 'magic'; known: cropr, dense, "):
+        smallest_reachable("magic", 197, 1)
 
 
 @pytest.mark.parametrize(
@@ -67,15 +87,104 @@ def test_smallest_reachable(method, tokens, prefix, least):
         (("magic", "m", 197, 1, [100]), "unknown method 'magic'"),
         (("topk", "m", 197, 1, []), "keep: is empty"),
         (("topk", "m", 3, 3, [3]), "prefix"),
-        (("topk", "m", 197, 1, [100], 0), "restore_before"),
         (("topk", "m", 197, 1, [100], None, {"alpha": 1}), "^parameters: method 'topk' has no parameter 'alpha'"),
         (("topk", "m" * 129, 197, 1, [100]), "^model: "),
         (("topk", "m", 2**40, 1, [100]), "^tokens: "),
+        (("topk", "", 197, 1, [100]), "^model: "),
+        (("topk", "m", 0, 0, [100]), "^tokens: "),
+        (("topk", "m", 197, -1, [100]), "^prefix: "),
     ],
 )
 def test_a_schedule_that_cannot_be_followed_is_refused(arguments, words):
     with pytest.raises(ScheduleError, match=words):
         Schedule(*arguments)
+
+
+@pytest.mark.parametrize("method", ["random", "topk", "zero-tprune", "cropr"])
+def test_all_tokens_enter_the_block_before_which_they_are_restored(method):
+    plan = Schedule(method, "m", 10, 1, [9, 9, 6, 10, 4], 3)
+    assert plan.entering == [10, 9, 9, 10, 10]
+    assert plan.reducing_blocks == [0, 2, 4]
+    assert not plan.is_dense
+    assert Schedule(method, "m", 10, 1, [10, 10, 10], 2).is_dense
+
+
+def test_restoring_costs_what_all_tokens_cost():
+    """ViT-L under Cropr with last-layer fusion: after every block but the last two 8 leave, the first time 9."""
+    keep = [197 - 8 * (block + 1) - 1 for block in range(22)]
+    fused = Schedule("cropr", "m", 197, 1, [*keep, keep[-1], 197], 23)
+    per_block = flops_per_block(fused, VIT_L)
+    assert per_block[0] == per_block[23] == schedule.block_flops(1024, 4096, 197, 197)
+    assert per_block[22] == schedule.block_flops(1024, 4096, 20, 20)
+    # Reduction lies behind a block, so its MLP sees what enters the block: published are 44 % fewer multiply-adds.
+    assert per_block[1] == schedule.block_flops(1024, 4096, 188, 188)
+    dense = flops(schedule.dense("m", VIT_L), VIT_L)
+    assert round(1 - flops(fused, VIT_L) / dense, 2) == 0.44
+
+
+@pytest.mark.parametrize(
+    ("method", "keep", "block", "words"),
+    [
+        ("pomt", [8, 8, 10], 2, "^restore_before: is not known to method 'pomt', which joins tokens or drops none"),
+        ("evit", [8, 8, 10], 2, "^restore_before: is not known to method 'evit'"),
+        ("tome", [8, 8, 10], 2, "^restore_before: is not known to method 'tome'"),
+        ("dense", [10, 10, 10], 2, "^restore_before: is not known to method 'dense'"),
+        ("cropr", [8, 8, 10], 0, "^restore_before: must be a block from 1 to 2, not 0"),
+        ("cropr", [8, 8, 10], 3, "^restore_before: must be a block from 1 to 2, not 3"),
+        ("cropr", [8, 8, 10], -1, "^restore_before: must be a block from 1 to 2, not -1"),
+        ("cropr", [10], 1, "^restore_before: a model of 1 block has none before which tokens could be put back"),
+        ("cropr", [], 1, "^keep: is empty"),
+        ("cropr", [8, 9, 10], 2, r"^keep\[1\]: 9, but only 8 tokens arrive"),
+        ("cropr", [8, 8, 11], 2, r"^keep\[2\]: 11, but only 10 tokens arrive"),
+        ("cropr", [8, 10, 8], 2, r"^keep\[1\]: 10, but only 8 tokens arrive"),
+    ],
+)
+def test_restoring_where_it_cannot_be_is_refused(method, keep, block, words):
+    with pytest.raises(ScheduleError, match=words):
+        Schedule(method, "m", 10, 1, keep, block)
+
+
+WHOLE = "must be a whole number from 0 to {}, not ".format(schedule.COUNT_MAX)
+FLAG = "must be true or false, not "
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "good", "bad", "sentence"),
+    [
+        ("random", "seed", [0, 1, schedule.COUNT_MAX], [-1, schedule.COUNT_MAX + 1, 1.0, "1", True, None, []], WHOLE),
+        ("zero-tprune", "similar", [0, 10, 196], [-1, schedule.COUNT_MAX + 1, 0.5, "10", False, None], WHOLE),
+        ("zero-tprune", "uniform", [True, False], [0, 1, "true", None, {}], FLAG),
+        ("tome", "proportional", [True, False], [0, 1, "false", None], FLAG),
+    ],
+)
+def test_parameters_are_checked_one_by_one(method, name, good, bad, sentence):
+    for value in good:
+        made = Schedule(method, "m", 197, 1, [190, 180], None, {name: value})
+        assert codec.loads(Schedule, codec.dumps(made)) == made
+    for value in bad:
+        with pytest.raises(ScheduleError) as refusal:
+            Schedule(method, "m", 197, 1, [190, 180], None, {name: value})
+        assert str(refusal.value) == "parameters.{}: {}{!r}".format(name, sentence, value)
+
+
+def test_every_parameter_there_is_has_its_test():
+    known = {(method, name) for method, names in schedule.PARAMETERS.items() for name in names}
+    assert known == {
+        ("random", "seed"),
+        ("zero-tprune", "similar"),
+        ("zero-tprune", "uniform"),
+        ("tome", "proportional"),
+    }
+
+
+@pytest.mark.parametrize("method", sorted(schedule.PLACEMENT))
+def test_parameters_of_other_methods_are_refused_by_name(method):
+    for other in ("seed", "similar", "uniform", "proportional"):
+        if other in schedule.PARAMETERS.get(method, {}):
+            continue
+        with pytest.raises(ScheduleError) as refusal:
+            Schedule(method, "m", 197, 1, [197], None, {other: 1})
+        assert str(refusal.value) == "parameters: method {!r} has no parameter {!r}".format(method, other)
 
 
 def test_check_fits_names_what_differs():

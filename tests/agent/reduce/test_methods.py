@@ -183,18 +183,18 @@ def test_an_image_does_not_depend_on_its_batch_mates(method):
             evidence.positions[own],
             evidence.x[own],
             BLOCK,
-            DEPTH
+            DEPTH,
         )
         assert torch.allclose(MAKE[method]().plan(alone, 20).tokens(alone.x), together[own], atol=1e-5)
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_an_image_is_reduced_as_its_own_order_of_tokens_says(method):
-    """Patches that come in another order leave as the same set: no score hangs on where a token stands in ``x``."""
-    if method == "tome":
-        pytest.skip("ToMe splits tokens by where they stand")
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"tome"}))  # ToMe splits tokens by where they stand
+def test_no_score_hangs_on_where_a_token_stands_in_x(method):
+    """Patches that come in another order leave as the same tokens, the best first."""
     evidence = random_evidence((3, 30, 8, 1, True), batch=1, sized=True)
-    order = torch.cat([torch.zeros(1, dtype=torch.long), torch.randperm(29) + 1])
+    order = torch.cat(
+        [torch.zeros(1, dtype=torch.long), torch.randperm(29, generator=torch.Generator().manual_seed(4)) + 1]
+    )
     shuffled = Evidence(
         *[tensor[:, :, order] for tensor in (evidence.q, evidence.k, evidence.v)],
         evidence.scale,
@@ -205,7 +205,7 @@ def test_an_image_is_reduced_as_its_own_order_of_tokens_says(method):
         evidence.positions[:, order],
         evidence.x[:, order],
         BLOCK,
-        DEPTH
+        DEPTH,
     )
     one = MAKE[method]().plan(evidence, 20).positions(evidence.positions, PLACES)
     other = MAKE[method]().plan(shuffled, 20).positions(shuffled.positions, PLACES)
@@ -219,7 +219,7 @@ def test_attention_that_a_method_reads_follows_sizes_where_the_block_does(slow):
     for image in range(2):
         logs = sized.sizes[image].log().tolist()
         q, k = sized.q[image].tolist(), sized.k[image].tolist()
-        S = torch.tensor(slow.attention_rows(q, k, sized.scale, lambda h, i, j: logs[j]))
+        S = torch.tensor(slow.attention_rows(q, k, sized.scale, lambda h, i, j, logs=logs: logs[j]))
         assert torch.allclose(evidence.probabilities()[image], S, atol=1e-6)
         assert torch.allclose(evidence.class_row()[image], S[:, 0], atol=1e-6)
 

@@ -6,12 +6,10 @@ Building and running them is left to the measured child; nothing here imports to
 """
 
 import hashlib
-import sys
 from functools import cache
 from pathlib import Path
 
-from tailfleet_coordinator.bundled import digits
-from tailfleet_schema import codec
+from tailfleet_coordinator.bundled import digits, labelled
 from tailfleet_schema.errors import ConfigurationError
 from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec
 
@@ -69,25 +67,8 @@ def deit_small() -> ModelSpec:
 def training_command(out: Path) -> list[str]:
     """The command that trains ``digits_vit`` again and writes its weights to ``out``; about 23 minutes on one core.
 
-    Also writes the images beside ``out``, named by their sha256, since the command reads them from there.
+    Also writes the images beside ``out``, where the command reads them.
     """
     spec, content = digits.dataset()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    (out.parent / spec.sha256).write_bytes(content)
-    return [
-        sys.executable,
-        "-m",
-        "tailfleet_agent.worker.train",
-        "--model",
-        codec.dumps(digits.model(None)),
-        "--dataset",
-        codec.dumps(spec),
-        "--artifacts",
-        str(out.parent),
-        "--out",
-        str(out),
-        "--epochs",
-        str(TRAINING_EPOCHS),
-        "--seed",
-        str(TRAINING_SEED),
-    ]
+    options = ["--epochs", str(TRAINING_EPOCHS), "--seed", str(TRAINING_SEED)]
+    return labelled.training_command(digits.model(None), spec, content, out, options)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tailfleet_coordinator import bundled
-from tailfleet_coordinator.bundled import digits
+from tailfleet_coordinator.bundled import digits, labelled
 from tailfleet_schema import codec
 from tailfleet_schema.errors import ConfigurationError, InternalError
 from tailfleet_schema.workload import DatasetSpec, ModelSpec
@@ -44,7 +44,7 @@ def test_splits_cover_all_images_and_share_none():
 def test_images_that_are_the_same_cannot_be_split():
     images = np.zeros((20, 8, 8), dtype=np.uint8)
     with pytest.raises(InternalError, match="the same image"):
-        digits.split(images, np.arange(20, dtype=np.int64) % 10)
+        labelled.split(images, np.arange(20, dtype=np.int64) % 10, calibration_share=0.1, evaluation_share=0.2, seed=1)
 
 
 def test_the_models_say_what_they_are_judged_on():

@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 ONLY ?=
 MIN := import sys; sys.exit(sys.version_info < (3, 10))
 
-.PHONY: help demo test lint bench setup train-digits clean
+.PHONY: help demo test lint bench setup train-digits train-mnist train-scenes clean
 .DEFAULT_GOAL := help
 
 help:
@@ -55,6 +55,13 @@ bench: $(READY)
 
 train-digits: $(READY)
 	$(BIN)/tailfleet model train-digits --out coordinator/tailfleet_coordinator/bundled/digits_vit.npz
+
+# The models that the benchmarks of methods are run on; about half an hour each on one core.
+train-mnist: $(READY)
+	$(BIN)/python -m tests.benchmarks.train_mnist
+
+train-scenes: $(READY)
+	$(BIN)/python -m tests.benchmarks.train_scenes
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -64,6 +64,18 @@ def test_tokens_that_are_not_put_back_are_refused():
     assert "restore_before" in refusal.value.mend
 
 
+def test_tokens_that_are_put_back_are_labelled_in_their_own_places():
+    model = small(depth=3)
+    geometry = dissect(model).geometry()
+    schedule = Schedule("topk", "small", 10, geometry.prefix, [6, 6, 10], restore_before=2)
+    reduced = apply(model, schedule)
+    segmenter = PatchSegmenter(reduced, CLASSES)
+    with torch.no_grad():
+        values = segmenter.head(model.norm(reduced.forward_tokens(IMAGES)))[:, 1:].reshape(2, 9, CLASSES, 8, 8)
+        logits = segmenter(IMAGES)
+    assert torch.allclose(logits[:, :, 8:16, 16:], values[:, 5], atol=1e-6)
+
+
 def test_a_head_of_another_shape_is_refused():
     with pytest.raises(InputError, match=r"12 channels to 60 values.*need 12 to 320"):
         PatchSegmenter(dissect(small()), CLASSES, nn.Linear(12, 60))

@@ -32,7 +32,7 @@ DEPTH = 12
 HEADS = 3
 
 TRAINING = [
-    *("--epochs", "64", "--full-epochs", "8", "--seed", "1"),
+    *("--epochs", "48", "--full-epochs", "6", "--seed", "1"),
     *("--learning-rate", "0.0015", "--favour-ink", "--sine-positions"),
 ]
 

@@ -16,8 +16,10 @@ Tensors only: nothing here knows of boards, jobs or latencies. Schedules, their 
 ``tailfleet_schema.schedule``, those that papers use in ``tailfleet_schema.published``.
 """
 
-from tailfleet_reduce.anatomy import Anatomy, BlockAnatomy, ModelRefused, dissect
+from tailfleet_reduce.anatomy import Anatomy, ModelRefused
 from tailfleet_reduce.apply import ReducedModel, apply
+from tailfleet_reduce.block import BlockAnatomy
+from tailfleet_reduce.dissect import dissect
 from tailfleet_reduce.method import Method, TokenState
 from tailfleet_reduce.methods import METHODS, method_for
 from tailfleet_reduce.schedule_file import load_schedule

@@ -10,7 +10,8 @@ from typing import Mapping, Optional
 import torch
 from torch import nn
 
-from tailfleet_reduce.anatomy import Anatomy, dissect
+from tailfleet_reduce.anatomy import Anatomy
+from tailfleet_reduce.dissect import dissect
 from tailfleet_reduce.methods import method_for
 from tailfleet_schema.errors import ScheduleError
 from tailfleet_schema.schedule import Schedule

@@ -165,6 +165,8 @@ class TokenState:
         """Whether anything later reads positions."""
         self.memo: Dict[Any, Any] = {}
         """What blocks have in common as long as no token leaves."""
+        self.constants: Dict[Any, Any] = {}
+        """What they have in common for the whole of the pass."""
         self._restoring = restoring
         self._everything: Optional[torch.Tensor] = None  # (B, all, C): every token as it last was, in its place
         self._follows = False
@@ -177,9 +179,9 @@ class TokenState:
         return state
 
     @property
-    def untouched(self) -> bool:
-        """Whether a block may be run as timm runs it: all tokens in their places, and attention plain."""
-        return self.positions is None and not (self._follows and self.sizes is not None)
+    def weighed(self) -> bool:
+        """Whether attention follows sizes."""
+        return self._follows and self.sizes is not None
 
     def size_bias(self, dtype: torch.dtype) -> Optional[torch.Tensor]:
         """log(size) as a mask (B, 1, 1, N) for the attention logits, or None where attention is plain."""

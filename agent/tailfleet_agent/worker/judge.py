@@ -234,13 +234,8 @@ class Judge:
         for batch in split.batches():
             x = anatomy.embed(batch)  # (B, N, C)
             order = torch.rand(x.shape[0], x.shape[1] - anatomy.prefix, generator=generator).argsort(1)
-            chosen = order[:, :patches].sort(1).values.to(x.device) + anatomy.prefix  # (B, n - P)
-            kept = x.gather(1, chosen.unsqueeze(-1).expand(-1, -1, x.shape[2]))
-            x = torch.cat([x[:, : anatomy.prefix], kept], 1)
-            state = anatomy.state()
-            if state.wants_positions:
-                first = torch.arange(anatomy.prefix, device=x.device).expand(x.shape[0], -1)
-                state.positions = torch.cat([first, chosen], 1)
+            chosen = order[:, :patches].sort(1).values.to(x.device)  # (B, n - P)
+            x, state = anatomy.drawn(x, chosen)
             for block in anatomy.blocks:
                 x = block.whole(x, state)
             logits.append(anatomy.head(x))

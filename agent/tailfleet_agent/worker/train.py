@@ -82,15 +82,14 @@ def forward(anatomy: Anatomy, images: torch.Tensor, part: float, ink: Optional[t
     With ``ink`` (B, N - P), positive, a patch with twice as much of it is twice as likely to be the next one seen.
     """
     x = anatomy.embed(images)  # (B, N, C)
+    state = anatomy.state()
     if part < 1:
         patches = x.shape[1] - anatomy.prefix
         count = max(1, int(patches * part))
-        drawn = torch.rand(x.shape[0], patches).argsort(1)[:, :count] if ink is None else draw(ink, count)
-        chosen = drawn + anatomy.prefix
-        kept = x.gather(1, chosen.unsqueeze(-1).expand(-1, -1, x.shape[2]))
-        x = torch.cat([x[:, : anatomy.prefix], kept], 1)
+        chosen = torch.rand(x.shape[0], patches).argsort(1)[:, :count] if ink is None else draw(ink, count)
+        x, state = anatomy.drawn(x, chosen)
     for block in anatomy.blocks:
-        x = block.mlp(block.attention(x))
+        x = block.mlp(block.attention(x, state))
     return anatomy.head(x)
 
 

@@ -6,12 +6,24 @@ sizes, and which of the tokens that came each of them is; None for a joined one.
 """
 
 import math
+import os
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import places_by_formula as formula
+
+try:
+    from timm.models.eva import Eva
+except ImportError:  # timm 0.6
+    Eva = None
 
 SMALL = {"img_size": 40, "patch_size": 8, "num_classes": 7, "embed_dim": 24, "depth": 4, "num_heads": 3}
 
@@ -27,22 +39,93 @@ FAMILIES = {
     "qk_norm": (VisionTransformer, {"qk_norm": True, "qkv_bias": False}),
     "attention_norm": (VisionTransformer, {"scale_attn_norm": True, "scale_mlp_norm": True}),
     "siglip": (VisionTransformer, {"class_token": False, "global_pool": "map"}),
+    "eva": (Eva, {"init_values": 0.5}),
+    "eva02": (
+        Eva,
+        {
+            "use_rot_pos_emb": True,
+            "ref_feat_shape": 4,
+            "qkv_fused": False,
+            "swiglu_mlp": True,
+            "scale_mlp": True,
+            "scale_attn_inner": True,
+        },
+    ),
+    "eva02_tiny": (Eva, {"use_rot_pos_emb": True, "ref_feat_shape": 4, "swiglu_mlp": True, "mlp_ratio": 4 * 2 / 3}),
+    "dinov3": (
+        Eva,
+        {
+            "use_abs_pos_emb": False,
+            "use_rot_pos_emb": True,
+            "rope_type": "dinov3",
+            "rope_temperature": 100,
+            "rope_rotate_half": True,
+            "num_reg_tokens": 4,
+            "no_embed_class": True,
+            "dynamic_img_size": True,
+            "init_values": 0.5,
+            "use_fc_norm": False,
+        },
+    ),
+    "rotary_mixed": (
+        Eva,
+        {
+            "attn_type": "rope",
+            "use_rot_pos_emb": True,
+            "rope_type": "mixed",
+            "rope_grid_indexing": "xy",
+            "rope_temperature": 10.0,
+            "init_values": 0.5,
+        },
+    ),
+    "rotary_registers": (
+        Eva,
+        {
+            "class_token": False,
+            "num_reg_tokens": 1,
+            "use_abs_pos_emb": False,
+            "use_rot_pos_emb": True,
+            "qk_norm": True,
+            "attn_only_layer_scale": True,
+            "init_values": 0.5,
+        },
+    ),
+    "perception_encoder": (
+        Eva,
+        {
+            "attn_type": "rope",
+            "class_token": False,
+            "use_rot_pos_emb": True,
+            "rope_grid_offset": 1.0,
+            "rope_grid_indexing": "xy",
+            "use_pre_transformer_norm": True,
+            "global_pool": "map",
+        },
+    ),
+    "beit": (Beit, {"use_abs_pos_emb": False, "use_rel_pos_bias": True, "init_values": 0.5}),
+    "beit_shared": (Beit, {"use_shared_rel_pos_bias": True}),
+    "beit_both": (Beit, {"use_shared_rel_pos_bias": True, "use_rel_pos_bias": True, "init_values": 0.5}),
 }
 
 
 def random_model(family, seed=0):
     """A model of the family whose weights are large enough for attention to be uneven; skips what timm lacks."""
     kind, arguments = FAMILIES[family]
+    if kind is None:
+        pytest.skip("this timm has no Eva")
     torch.manual_seed(seed)
     try:
         model = kind(**dict(SMALL, **arguments))
     except (TypeError, AssertionError) as error:
         pytest.skip("this timm cannot build {}: {}".format(family, error))
     for name, parameter in model.named_parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.3 if "qkv" in name else 0.15)
-        elif not name.endswith("gamma"):
+        if name.endswith("relative_position_bias_table"):
+            torch.nn.init.normal_(parameter)
+        elif parameter.dim() > 1 and "freqs" not in name:
+            torch.nn.init.normal_(parameter, std=0.3 if ".attn." in name and "attn.proj" not in name else 0.15)
+        elif parameter.dim() <= 1 and "gamma" not in name:
             torch.nn.init.normal_(parameter, mean=1.0 if name.endswith("weight") else 0.0, std=0.1)
+    model.family = family
     return model.eval()
 
 
@@ -250,12 +333,14 @@ AFTER = ("zero-tprune", "cropr")
 
 
 def embedded(model, images):
-    patches = model.patch_embed(images)
+    patches, added = model.patch_embed(images), model.pos_embed
+    if patches.dim() == 4:
+        patches = patches.flatten(1, 2)
     tokens = [getattr(model, name, None) for name in ("cls_token", "dist_token", "reg_token")]
-    if getattr(model, "no_embed_class", False):
-        patches = patches + model.pos_embed
+    if getattr(model, "no_embed_class", False) and added is not None:
+        patches, added = patches + added, None
     x = torch.cat([token for token in tokens if token is not None] + [patches], 1)
-    x = x if getattr(model, "no_embed_class", False) else x + model.pos_embed
+    x = x if added is None else x + added
     return model.norm_pre(x) if hasattr(model, "norm_pre") else x
 
 
@@ -279,7 +364,7 @@ def reduced_logits(model, schedule, images, queries):
                 places = list(range(schedule.tokens))
                 x, sizes = torch.stack([last[place] for place in places])[None], None
             arriving, tokens = x, x.shape[1]
-            attended, S, k, v = attended_by_formula(block, x, sizes if proportional else None)
+            attended, S, k, v = attended_by_formula(model, number, x, sizes if proportional else None, places)
             x = x + attended
             if schedule.method in AFTER:
                 x = arriving = x + second_half(block, x)
@@ -291,7 +376,7 @@ def reduced_logits(model, schedule, images, queries):
                     v,
                     x[0].tolist(),
                     sizes,
-                    model.num_prefix_tokens,
+                    formula.prefix_of(model),
                     model.cls_token is not None,
                     places=places,
                     block=number,
@@ -306,22 +391,31 @@ def reduced_logits(model, schedule, images, queries):
     return torch.cat(rows)
 
 
-def attended_by_formula(block, x, sizes):
-    """What a block's attention adds to x (1, N, C), and its S, k and v."""
+def attended_by_formula(model, number, x, sizes, places):
+    """What a block's attention adds to x (1, N, C), and its S, k and v; q and k turned by their places."""
+    block = model.blocks[number]
     attn, tokens, normed = block.attn, x.shape[1], block.norm1(x)
-    q, k, v = attn.qkv(normed)[0].reshape(tokens, 3, attn.num_heads, -1).permute(1, 2, 0, 3)
-    if hasattr(attn, "q_norm"):
-        q, k = attn.q_norm(q), attn.k_norm(k)
-    bias = None if sizes is None else lambda h, i, j: math.log(sizes[j])
-    S = attention_rows(q.tolist(), k.tolist(), q.shape[-1] ** -0.5, bias)
+    q, k, v = formula.projected(attn, normed)
+    q, k = (formula.rotated(model, settings_of(model), number, one.tolist(), places) for one in (q, k))
+    pairs = formula.pair_bias(model, number, places)
+
+    def bias(h, i, j):
+        return (0.0 if pairs is None else pairs(h, i, j)) + (0.0 if sizes is None else math.log(sizes[j]))
+
+    S = attention_rows(q, k, v.shape[-1] ** -0.5, bias)
     mixed = (torch.tensor(S, dtype=torch.float64) @ v).transpose(0, 1).reshape(1, tokens, -1)
     if hasattr(attn, "norm"):
         mixed = attn.norm(mixed)
-    return block.ls1(attn.proj(mixed)), S, k.tolist(), v.tolist()
+    return formula.scaled(block, 1, attn.proj(mixed)), S, k, v.tolist()
 
 
 def second_half(block, x):
-    return block.ls2(block.mlp(block.norm2(x)))
+    return formula.scaled(block, 2, block.mlp(block.norm2(x)))
+
+
+def settings_of(model):
+    """What a model of :func:`random_model` was built with."""
+    return FAMILIES[model.family][1]
 
 
 @pytest.fixture
@@ -330,6 +424,7 @@ def slow():
         methods=METHODS,
         seen=seen,
         attention_rows=attention_rows,
+        attended=attended_by_formula,
         passed_on=passed_on,
         counting_heads=counting_heads,
         reduced_logits=reduced_logits,

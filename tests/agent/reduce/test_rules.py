@@ -50,7 +50,9 @@ def check_logits(slow, queries, model, schedule, images=IMAGES[:1]):
     """The reduced model in double precision computes what is written out in the slow one."""
     expected = slow.reduced_logits(copy.deepcopy(model), schedule, images, queries)
     double = apply(copy.deepcopy(model).double(), schedule, queries={b: q.sum(0) for b, q in queries.items()})
-    assert torch.allclose(run(double, images.double()), expected, atol=1e-6 if schedule.method == "cropr" else 1e-9)
+    # Queries are in single precision, and timm rounds the sines of rotary places to it.
+    rounded = schedule.method == "cropr" or getattr(model, "rope", None) is not None
+    assert torch.allclose(run(double, images.double()), expected, atol=2e-6 if rounded else 1e-9)
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

@@ -1,5 +1,6 @@
 """The registering child: what it finds out of a model, what it writes, and what it refuses, over its real pipes."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -11,12 +12,16 @@ import timm
 import torch
 
 from tailfleet_agent.worker import checkpoint, models
+from tailfleet_agent.worker.backends import programs
 from tailfleet_agent.worker.register import preprocessing_of, register
+from tailfleet_reduce import METHODS
 from tailfleet_reduce.anatomy import ModelRefused
 from tailfleet_schema import codec
+from tailfleet_schema.curve import SIZED, Part, Unit
 from tailfleet_schema.errors import Blame, InputError
+from tailfleet_schema.job import Job, JobKind
 from tailfleet_schema.messages import RegisterOrder, RegisterReply, WorkerEvent
-from tailfleet_schema.workload import Geometry, Preprocessing
+from tailfleet_schema.workload import Geometry, ModelSpec, Preprocessing, Workload
 
 ARCHITECTURE = "deit_tiny_patch16_224"
 SMALL = {"img_size": 32, "num_classes": 5}
@@ -209,3 +214,55 @@ def test_a_family_is_refused_before_anything_is_fetched(monkeypatch):
     for more in ({"checkpoint": "w.npz"}, {"pretrained": True, "out": "out.npz"}):
         with pytest.raises(ModelRefused):
             register(RegisterOrder("x", "resnet18", **more))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "mlp_dim"),
+    [
+        ("eva02_tiny_patch14_224", {"img_size": 56}, 768),
+        ("vit_small_patch16_dinov3", {"img_size": 64}, 1536),
+        ("beit_base_patch16_224", {"img_size": 64}, 3072),
+    ],
+)
+def test_families_whose_attention_knows_places_are_registered_and_timed(architecture, settings, mlp_dim, tmp_path):
+    """What the farm then sends of it becomes the same model on a board, and every part of a sweep runs on it."""
+    if not timm.is_model(architecture):
+        pytest.skip("timm {} has no {}".format(timm.__version__, architecture))
+    torch.manual_seed(3)
+    try:
+        settings = dict(settings, depth=2)
+        original = timm.create_model(architecture, **settings)
+    except TypeError:  # timm 0.6 lets no one change the depth
+        del settings["depth"]
+        original = timm.create_model(architecture, **settings)
+    if hasattr(original.blocks[0].attn, "relative_position_bias_table"):
+        torch.nn.init.normal_(original.blocks[0].attn.relative_position_bias_table)
+    np.savez(str(tmp_path / "mine.npz"), **{key: value.numpy() for key, value in original.state_dict().items()})
+    out = str(tmp_path / "out.npz")
+
+    reply = register(RegisterOrder("x", architecture, settings, str(tmp_path / "mine.npz"), out=out))
+
+    assert (reply.wrote, reply.geometry.mlp_dim) == (True, mlp_dim)
+    with open(out, "rb") as file:
+        content = file.read()
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / digest).write_bytes(content)
+    spec = ModelSpec("x", architecture, reply.geometry, settings, digest, preprocessing=reply.preprocessing)
+    most, prefix = reply.geometry.tokens, reply.geometry.prefix
+    workload, whole = Workload(spec, 2, "eager", "fp32", "explicit"), Unit(Part.MODEL, most, most)
+    made = programs.Programs(Job("job", JobKind.SWEEP, workload, [whole], 1, 1, 7), str(tmp_path), "cpu")
+    units = [Unit(Part.FIXED, most, most), whole, Unit(Part.MODEL, prefix + 3, prefix + 3)]
+    for n in (prefix + 7, most):
+        units += [Unit(Part.ATTENTION, n, n), Unit(Part.ATTENTION, n, n, SIZED), Unit(Part.MLP, n, n)]
+        units += [Unit(Part.REDUCE, n, n - 3, method) for method in sorted(METHODS)]
+    with torch.no_grad():
+        for unit in units:
+            module, inputs = made.program(unit)
+            left = module(*inputs)
+            if unit is whole:
+                torch.testing.assert_close(left, original.eval()(made.images))
+            elif unit.part is Part.REDUCE:
+                assert [one.shape[1] for one in left] == [unit.kept] * reply.geometry.depth
+                assert all(torch.isfinite(one).all() for one in left)
+            else:
+                assert torch.isfinite(left).all()

@@ -11,7 +11,7 @@ Token counts are told by the length of a tensor, for that is the one way in whic
 How a program is run and timed is left to the backends, which tokens to drop to ``tailfleet_reduce``.
 """
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import nn
@@ -23,8 +23,6 @@ from tailfleet_reduce.queries import untrained
 from tailfleet_schema.curve import SIZED, Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Job
-
-Half = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Program(NamedTuple):
@@ -45,8 +43,9 @@ class Whole(nn.Module):
     def forward(self, images: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         """Logits."""
         x = self._anatomy.embed(images)[:, : kept.shape[0]]  # (B, n, C)
+        state = self._anatomy.state()
         for block in self._anatomy.blocks:
-            x = block.mlp(block.attention(x))
+            x = block.mlp(block.attention(x, state))
         return self._anatomy.head(x)
 
 
@@ -69,14 +68,14 @@ class Halves(nn.Module):
     def __init__(self, anatomy: Anatomy, kind: Part) -> None:
         super().__init__()
         self.model = anatomy.model
-        self._halves: List[Half] = [
-            block.attention if kind is Part.ATTENTION else block.mlp for block in anatomy.blocks
-        ]
+        self._anatomy = anatomy
+        self._kind = kind
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """What the last half leaves."""
-        for half in self._halves:
-            x = half(x)
+        state = self._anatomy.state()  # what places need is fetched once, as in the model
+        for block in self._anatomy.blocks:
+            x = block.attention(x, state) if self._kind is Part.ATTENTION else block.mlp(x)
         return x
 
 
@@ -110,9 +109,13 @@ class Reducing(nn.Module):
 
     def forward(self, entering: List[torch.Tensor], kept: torch.Tensor) -> List[torch.Tensor]:
         """What each block leaves, (B, m, C)."""
-        return [
-            block.attention_reduce(x, self.method, kept.shape[0]) for block, x in zip(self._anatomy.blocks, entering)
-        ]
+        constants: Dict[Any, Any] = {}
+        leaving = []
+        for block, x in zip(self._anatomy.blocks, entering):
+            state = self._anatomy.state(self.method)
+            state.constants = constants  # what places need is fetched once, as in the model
+            leaving.append(block.attention_reduce(x, self.method, kept.shape[0], state))
+        return leaving
 
 
 class Programs:

@@ -59,7 +59,7 @@ from tailfleet_coordinator.replies import (
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardFacts
 from tailfleet_schema.campaign import BoardStatus, CampaignReport, CampaignRequest, CampaignStatus
-from tailfleet_schema.errors import InputError
+from tailfleet_schema.errors import InputError, LabError
 from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.workload import FILES, DatasetIndex, DatasetSpec, ModelSpec
 
@@ -280,6 +280,22 @@ class Fleet(Connection):
         sha256 = sha256_of(path)
         self._upload(sha256, path.stat().st_size, lambda: _pieces(path), progress)
         return sha256
+
+    def download(self, sha256: str, path: str | Path, progress: Progress = silent) -> None:
+        """Write an artifact to ``path``, piece by piece. Raises ``InputError`` where that cannot be written, and
+        ``LabError`` where what arrives is not what was asked for."""
+        path, digest, done = Path(path), hashlib.sha256(), 0
+        try:
+            with path.open("wb") as file:
+                for piece, size in self._pieces_of(f"/v1/artifacts/{part_of_path(sha256)}"):
+                    file.write(piece)
+                    digest.update(piece)
+                    done += len(piece)
+                    progress("fetching", done, size)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror}") from error
+        if digest.hexdigest() != sha256:
+            raise LabError(f"what {self.url} sends as artifact {sha256[:12]} is something else", "ask again")
 
     def _upload(self, sha256: str, size: int, pieces: Callable[[], Iterator[bytes]], progress: Progress) -> None:
         """Send what ``pieces`` gives, unless the coordinator has it; piece by piece, never whole in memory."""

@@ -6,7 +6,7 @@ What is asked over it is left to ``client``.
 import json
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -94,11 +94,27 @@ class Connection:
         answer = self._send(method, path, **options)
         if answer.is_success:
             return codec.loads(kind, answer.content, "reply")
+        raise self._refusal(answer)
+
+    def _pieces_of(self, path: str) -> Iterator[tuple[bytes, int]]:
+        """What lies at ``path``, piece by piece, each with how many bytes there are in all."""
+        try:
+            with self._http.stream("GET", path) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise self._refusal(answer)
+                size = int(answer.headers.get("Content-Length", 0))
+                for piece in answer.iter_bytes():
+                    yield piece, size
+        except httpx.HTTPError as error:
+            raise _unanswered(self.url, error) from error
+
+    def _refusal(self, answer: httpx.Response) -> FleetError:
         try:
             refusal = codec.loads(ErrorReply, answer.content)
         except DecodeError:
             refusal = ErrorReply(f"{self.url} answers with status {answer.status_code}", Blame.BUG)
-        raise FleetError(answer.status_code, refusal)
+        return FleetError(answer.status_code, refusal)
 
 
 def part_of_path(name: str) -> str:

@@ -37,7 +37,7 @@ from tailfleet_schema.job import Failure, Job, Key
 from tailfleet_schema.limits import LABEL_LENGTH, check_count
 from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.version import PROTOCOL
-from tailfleet_schema.workload import Geometry, Preprocessing, Workload
+from tailfleet_schema.workload import Geometry, ModelSpec, Preprocessing, Workload
 
 LOG_BYTES = 64 * 1024
 """So much of the end of the measured child's log is sent and kept, one text for each attempt."""
@@ -272,3 +272,35 @@ class RegisterReply:
     preprocessing: Preprocessing
     arguments: Dict[str, Any]
     wrote: bool
+
+
+@dataclass(frozen=True)
+class DeployOrder:
+    """One line of JSON on the standard input of ``python -m tailfleet_agent.worker deploy``: a model under a schedule
+    to be written as a file."""
+
+    model: ModelSpec
+    schedule: Schedule
+    out: str
+    """Path of the file."""
+    artifacts: str = ""
+    """Folder in which the checkpoint lies under its sha256."""
+    format: str = "onnx"
+    batch: Optional[int] = 1
+    """Images a call; None: any number."""
+    dtype: str = "fp32"
+    opset: Optional[int] = None
+    """Of ONNX; None: the oldest that is written."""
+
+
+@dataclass(frozen=True)
+class DeployReply:
+    """The one line of its answer, unless that is a ``WorkerEvent`` with a failure: the file is written and checked."""
+
+    bytes: int
+    difference: float
+    """Greatest difference of its logits from eager's."""
+    images: int
+    """That it was checked on."""
+    checked_by: str
+    written_by: str

@@ -8,8 +8,8 @@
 Exit status: 0 after ``done``; 1 after ``failure``; 3 when told to stop, or when nobody listens any more; 2 for a
 wrong command line. Logs go to standard error. With ``facts`` as its argument the child instead prints what only
 torch can tell of the board, as one JSON object. With ``register`` it reads a RegisterOrder and answers with a
-RegisterReply, with ``truth`` a TruthOrder and a TruthReply; or with the WorkerEvent of a failure. With ``export`` it is
-a child's own helper; see ``backends.onnx_export``.
+RegisterReply, with ``truth`` a TruthOrder and a TruthReply, with ``deploy`` a DeployOrder and a DeployReply; or with
+the WorkerEvent of a failure. With ``export`` it is a child's own helper; see ``backends.onnx_export``.
 
 Nothing is imported here at the top that a bare Python 3.6 lacks, so that even there one sentence can be said.
 """
@@ -50,9 +50,11 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return _answer(sys.stdin.buffer, channel, _register)
     if arguments == ["truth"]:
         return _answer(sys.stdin.buffer, channel, _truth)
+    if arguments == ["deploy"]:
+        return _answer(sys.stdin.buffer, channel, _deploy)
     if arguments == ["export"]:
         return _export(sys.stdin.buffer, channel)
-    usage = "usage: python -m tailfleet_agent.worker [facts [--virtual PROFILE] | register | truth]"
+    usage = "usage: python -m tailfleet_agent.worker [facts [--virtual PROFILE] | register | truth | deploy]"
     return _refuse(channel, ["usage"], usage, USAGE)
 
 
@@ -250,6 +252,14 @@ def _truth(line: bytes) -> Any:
     return truth(codec.loads(TruthOrder, line, "order"))
 
 
+def _deploy(line: bytes) -> Any:
+    from tailfleet_agent.worker.deploy import deploy
+    from tailfleet_schema import codec
+    from tailfleet_schema.messages import DeployOrder
+
+    return deploy(codec.loads(DeployOrder, line, "order"))
+
+
 def _export(orders: IO[bytes], channel: IO[bytes]) -> int:
     from tailfleet_schema import codec
 
@@ -267,7 +277,7 @@ def _export(orders: IO[bytes], channel: IO[bytes]) -> int:
 
 def _refuse(channel: IO[bytes], arguments: List[str], sentence: str, status: int = FAILED) -> int:
     """Say ``sentence``: as a failure event where one is expected, else on standard error alone."""
-    if arguments in ([], ["register"], ["truth"], ["export"]):
+    if arguments in ([], ["register"], ["truth"], ["deploy"], ["export"]):
         event = {"failure": {"sentence": sentence, "blame": "configuration", "detail": ""}}
         channel.write(json.dumps(event).encode("utf-8") + b"\n")
         channel.flush()

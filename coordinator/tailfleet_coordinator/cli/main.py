@@ -15,6 +15,7 @@ from tailfleet_coordinator.cli import (
     demo,
     job,
     model,
+    model_export,
     schedule,
     sweep,
     token,
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command("up")(up.up)
 app.command("demo")(demo.demo)
 app.add_typer(board.app, name="board")
+model.app.command("export")(model_export.export)
 app.add_typer(model.app, name="model")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(sweep.app, name="sweep")

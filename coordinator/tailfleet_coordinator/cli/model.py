@@ -1,4 +1,7 @@
-"""``tailfleet model``: register models of one's own, list them, and train the bundled one again."""
+"""``tailfleet model``: register models of one's own, list them, and train the bundled one again.
+
+``tailfleet model export`` is ``model_export``'s.
+"""
 
 import subprocess
 from pathlib import Path
@@ -13,7 +16,7 @@ from tailfleet_coordinator.client import weights_in_words
 from tailfleet_schema import codec
 from tailfleet_schema.errors import ConfigurationError, DecodeError, InputError
 
-app = typer.Typer(help="Register and list models; train the bundled one again.", no_args_is_help=True)
+app = typer.Typer(help="Register, list and export models; train the bundled one again.", no_args_is_help=True)
 
 
 @app.command("list")

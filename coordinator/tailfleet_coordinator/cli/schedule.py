@@ -41,7 +41,12 @@ def add(
     file: Annotated[str, typer.Argument(help="A schedule as JSON, as `show` prints it; - for standard input.")],
 ) -> None:
     """Keep a schedule of your own for a model that the coordinator knows; prints its digest."""
-    say(fleet().add_schedule(codec.loads(Schedule, _content(file), "schedule")))
+    say(fleet().add_schedule(from_file(file)))
+
+
+def from_file(file: str) -> Schedule:
+    """The schedule that ``file`` holds as JSON; ``-`` is standard input. Raises ``InputError``."""
+    return codec.loads(Schedule, _content(file), "schedule")
 
 
 def _content(file: str) -> bytes:

@@ -14,7 +14,7 @@ keys, and what it drops leaves behind that block.
 5. Importance stage: 1–3 on the graph without those; the highest stay, in order of score.
 """
 
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import torch
 import torch.nn.functional as functional
@@ -50,7 +50,7 @@ class ZeroTPrune(Method):
         graph = evidence.probabilities()  # (B, H, N, N)
         prefix, tokens = evidence.prefix, graph.shape[-1]
         start = self._start(evidence, graph)  # (1, 1, 1, N)
-        similar = min(self.similar, tokens - kept, (tokens - prefix) // 2)
+        similar = _least(_least(self.similar, tokens - kept), (tokens - prefix) // 2)
         dropped: Optional[torch.Tensor] = None
         score: Optional[torch.Tensor] = None
         if similar:
@@ -72,6 +72,10 @@ class ZeroTPrune(Method):
         if self.uniform or not evidence.has_class_token:
             return start
         return torch.cat([start[..., :1] * graph.shape[-1] ** 0.5, start[..., 1:]], -1)
+
+
+_least: Any = getattr(torch, "sym_min", min)
+"""Of two counts: of an export's free ones it stays free, where ``min`` would take the example's for all."""
 
 
 def iterations(block: int, depth: int) -> int:

@@ -10,8 +10,11 @@ from tailfleet_schema.job import Effort, Failure
 from tailfleet_schema.limits import LABEL_LENGTH, check_count, check_known, check_names
 from tailfleet_schema.workload import ATTENTIONS, BACKENDS, DTYPES
 
-METHODS = ("topk", "pomt", "tome")
-"""Reducing methods that can be planned."""
+METHODS = ("random", "topk", "evit", "pomt", "tome", "zero-tprune", "cropr")
+"""Reducing methods that can be planned. ``cropr`` where a model's checkpoint has trained queries."""
+
+DEFAULT_METHODS = ("topk", "pomt", "tome")
+"""Those that are, unless others are asked for: the rest is slower for no gain without training, or needs it."""
 
 PLANNERS = ("optimal", "pomt-rule")
 """``optimal``: exact search over one or more reducing blocks, for every method. ``pomt-rule``: the published
@@ -116,7 +119,7 @@ class CampaignRequest:
 
     models: List[str]
     boards: List[str]
-    methods: List[str] = field(default_factory=lambda: list(METHODS))
+    methods: List[str] = field(default_factory=lambda: list(DEFAULT_METHODS))
     planners: List[str] = field(default_factory=lambda: ["optimal"])
     objective: Optional[Objective] = None
     """None: a sweep alone; nothing is planned."""

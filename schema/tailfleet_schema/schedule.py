@@ -36,6 +36,21 @@ SELECTING = frozenset(["random", "topk", "zero-tprune", "cropr"])
 SIMILAR_DROPPED = 10
 """Tokens that Zero-TPrune's similarity stage drops, unless its parameter ``similar`` says otherwise."""
 
+IMPORTANCE_PASSES = (30, 5, 1)
+EDGE_BLOCKS = 3
+"""How often Zero-TPrune passes importance on over a block's attention graph: in so many first blocks, between, and in
+so many last ones."""
+
+
+def importance_passes(method: str, block: int, depth: int) -> int:
+    """Those of ``method`` where it reduces at ``block`` of ``depth``; 0: it costs the same in all blocks."""
+    if method != "zero-tprune":
+        return 0
+    first, between, last = IMPORTANCE_PASSES
+    if block < EDGE_BLOCKS:
+        return first
+    return last if block >= depth - EDGE_BLOCKS else between
+
 
 def _check_whole(path: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= COUNT_MAX:

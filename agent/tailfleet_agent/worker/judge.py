@@ -19,7 +19,7 @@ from tailfleet_reduce import METHODS, Anatomy, ReducedModel, apply, dissect, met
 from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Job
-from tailfleet_schema.schedule import smallest_reachable
+from tailfleet_schema.schedule import Schedule, smallest_reachable
 from tailfleet_schema.workload import ModelSpec
 
 BATCH = 25
@@ -160,9 +160,10 @@ class Judge:
 
     def _scheduled(self, unit: Unit, split: Split) -> torch.Tensor:
         predict = self._predict
+        # Also before a backend predicts: it times what the model has no trained queries for.
+        reduced = self._reduced(unit.label)
         if predict is not None:
             return collect(_predicted(predict, unit.label, batch) for batch in split.batches())
-        reduced = self._reduced(unit.label)
         return split.dense_logits() if reduced is None else collect(reduced(batch) for batch in split.batches())
 
     def _reduced(self, digest: str) -> Optional[ReducedModel]:
@@ -210,7 +211,10 @@ class Judge:
             raise InputError("{} cannot leave {} of {} tokens".format(unit.label, unit.kept, unit.tokens))
         if unit.kept == unit.tokens:
             return split.dense_logits()
+        keep = [unit.tokens] * unit.block + [unit.kept] * (anatomy.depth - unit.block)
+        schedule = Schedule(unit.label, self._job.workload.model.name, unit.tokens, geometry.prefix, keep)
         method = method_for(unit.label, anatomy).to(self._device)
+        method.check(schedule)
         logits = []
         for x in split.entering(unit.block):
             state = anatomy.state(method)

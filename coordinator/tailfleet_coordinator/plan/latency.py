@@ -26,7 +26,7 @@ from tailfleet_coordinator.plan.spread import Spread
 from tailfleet_coordinator.plan.statistics import PointSummary, measured
 from tailfleet_schema.curve import Part
 from tailfleet_schema.errors import InputError
-from tailfleet_schema.schedule import MID, PLACEMENT, Schedule
+from tailfleet_schema.schedule import MID, PLACEMENT, SIMILAR_DROPPED, Schedule, importance_passes
 from tailfleet_schema.workload import Geometry
 
 MODEL_ERROR = 0.02
@@ -35,6 +35,13 @@ MODEL_ERROR = 0.02
 SIZED_GUESS = 0.05
 """By what share that is dearer where no part timed it: virtual boards say 3–8 %, so half of the interval is taken as
 wide as the share itself."""
+
+STAGED_SHARE = 0.4
+"""Of what a reduction adds to a block, so much is taken to grow with the passes over its graph where those differ from
+block to block: a sweep times all blocks together. On virtual boards it is 0.4 to 0.7."""
+
+STAGED_HALF = 0.3
+"""That share may be so much more or less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,18 +104,30 @@ class LatencyModel:
         """The whole model on the statistic, at every count."""
         return self.halves.whole.times(self.spread.factor)
 
+    def adds_up(self, method: str) -> bool:
+        """Whether that holds for schedules of ``method``: its reduction costs the same in all blocks."""
+        return self.additive and not importance_passes(method, 0, self.geometry.depth)
+
     def block_ns(self, method: str, n: int, m: int) -> float:
-        """One block that n tokens enter and m leave, such that ``fixed_ns`` and all blocks add up to a pass.
+        """One block that n tokens enter and m leave, such that ``fixed_ns`` and all blocks add up to a pass; what it
+        costs on average, where that depends on the block.
 
         Raises ``InputError`` where ``method`` was not timed.
         """
-        on_statistic = sum(self.spread.factor(tokens) * ns for tokens, ns in self._terms(method, n, m))
+        on_statistic = sum(
+            self.spread.factor(tokens) * ns for tokens, ns in self._terms(method, n, m, self._stage(method, n, m))
+        )
         return on_statistic - self.fixed_ns / self.geometry.depth
 
     def predict(self, schedule: Schedule) -> Prediction:
         """The cost of ``schedule``. Raises ``InputError`` where its method's reduction was not timed."""
         blocks = list(zip(schedule.entering, schedule.keep, strict=True))
-        terms = [term for n, m in blocks for term in self._terms(schedule.method, n, m)]
+        stages = self._stages(schedule)
+        terms = [
+            term
+            for (n, m), stage in zip(blocks, stages, strict=True)
+            for term in self._terms(schedule.method, n, m, stage)
+        ]
         ns = sum(quiet for _, quiet in terms)
         counts = [*schedule.entering, *schedule.keep]
         whole = self.halves.whole
@@ -122,6 +141,10 @@ class LatencyModel:
             parts.append(MODEL_ERROR * ns)
             overhead = self._overhead(schedule.method)
             parts.append(sum(self.halves.scale.value_ns(n) * overhead.half_ns(n, m) for n, m in reducing))
+            staged_ns = [
+                self._staged_ns(schedule.method, n, m, stage) for (n, m), stage in zip(blocks, stages, strict=True)
+            ]
+            parts.append(sum(staged_ns) * STAGED_HALF / STAGED_SHARE)
             if schedule.method in self.contexts:
                 parts.append(self.contexts[schedule.method].half_ns(*self._in_parts(schedule)[:2]))
         half = float(np.linalg.norm(parts))
@@ -145,8 +168,10 @@ class LatencyModel:
     def _in_parts(self, schedule: Schedule) -> tuple[float, float, float]:
         """By its parts: blocks that reduce, those behind them, and the whole pass."""
         reducing = behind = before = 0.0
-        for n, m in zip(schedule.entering, schedule.keep, strict=True):
-            ns = self._attention_ns(schedule.method, n, m) + self.halves.mlp_ns(self._mlp_tokens(schedule.method, n, m))
+        for n, m, stage in zip(schedule.entering, schedule.keep, self._stages(schedule), strict=True):
+            ns = self._attention_ns(schedule.method, n, m, stage) + self.halves.mlp_ns(
+                self._mlp_tokens(schedule.method, n, m)
+            )
             if m < n:
                 reducing += ns
             elif n < self.geometry.tokens:
@@ -162,11 +187,11 @@ class LatencyModel:
         context = self.contexts[method]
         return 1.0 + (context.reducing if m < n else context.behind)
 
-    def _terms(self, method: str, n: int, m: int) -> list[tuple[int, float]]:
+    def _terms(self, method: str, n: int, m: int, stage: float = 0.0) -> list[tuple[int, float]]:
         """What one block is the sum of, on quiet: (tokens that it works on, ns). Its share of the fixed part, too."""
         mlp_tokens = self._mlp_tokens(method, n, m)
         factor = self._factor(method, n, m)
-        attention_ns = factor * self._attention_ns(method, n, m) + self.fixed_ns / self.geometry.depth
+        attention_ns = factor * self._attention_ns(method, n, m, stage) + self.fixed_ns / self.geometry.depth
         return [(n, attention_ns), (mlp_tokens, factor * self.halves.mlp_ns(mlp_tokens))]
 
     def _mlp_tokens(self, method: str, n: int, m: int) -> int:
@@ -191,10 +216,34 @@ class LatencyModel:
             (*(share * (s.high - s.value) for share, s in sources), whole * (mixed.high - mixed.value)),
         )
 
-    def _attention_ns(self, method: str, n: int, m: int) -> float:
+    def _stages(self, schedule: Schedule) -> list[float]:
+        """By how much each block's passes over the graph exceed their mean over blocks, as a share of it."""
+        blocks = zip(schedule.entering, schedule.keep, strict=True)
+        return [self._stage(schedule.method, n, m, block) for block, (n, m) in enumerate(blocks)]
+
+    def _stage(self, method: str, n: int, m: int, block: int | None = None) -> float:
+        """The same of one block; None: of one like all together."""
+        depth = self.geometry.depth
+        passes = [importance_passes(method, number, depth) for number in range(depth)]
+        if not any(passes) or m == n:
+            return 0.0
+        if n - m <= SIMILAR_DROPPED:
+            # Those that are like others are enough, and nothing is passed on.
+            return -1.0
+        return 0.0 if block is None else passes[block] * depth / sum(passes) - 1.0
+
+    def _staged_ns(self, method: str, n: int, m: int, stage: float) -> float:
+        """What a reduction costs more at such a stage than on average."""
+        if m == n or not stage:
+            return 0.0
+        added_ns = self.halves.scale.value_ns(n) * self._overhead(method).block_ns(n, m) - self.halves.attention_ns(n)
+        return STAGED_SHARE * stage * max(0.0, added_ns)
+
+    def _attention_ns(self, method: str, n: int, m: int, stage: float = 0.0) -> float:
         ns = self.halves.attention_ns(n)
         if m < n:
             ns = self.halves.scale.value_ns(n) * self._overhead(method).block_ns(n, m)
+            ns += self._staged_ns(method, n, m, stage)
         if method not in SIZED_METHODS or n == self.geometry.tokens:
             return ns
         # Fewer than all tokens arrive exactly where some were merged before.

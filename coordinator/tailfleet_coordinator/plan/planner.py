@@ -133,8 +133,8 @@ def _by_search(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile
         for point in range(len(front))
     ]
     latency_ns, losses = front.latency_ns, front.loss * loss.unit
-    if not latency.additive:
-        # The search added up; what tails that differ come to is another figure, and with it another front.
+    if not latency.adds_up(given.method):
+        # The search added up; what tails or blocks that differ come to is another figure, and with it another front.
         mixed_ns = np.array([latency.predict(schedule).ns for schedule in schedules])
         best = undominated(mixed_ns, losses)
         best = best[mixed_ns[best] <= dense.ns * (1 + 1e-9)]

@@ -8,11 +8,14 @@ import torch
 
 from tailfleet_agent.worker import datasets, judge, models
 from tailfleet_reduce import METHODS, apply
+from tailfleet_reduce.queries import attach
 from tailfleet_schema.curve import Part, Unit
-from tailfleet_schema.errors import InputError
+from tailfleet_schema.errors import InputError, ScheduleError
 from tailfleet_schema.job import Job, JobKind
 from tailfleet_schema.schedule import Schedule, dense
 from tailfleet_schema.workload import Workload
+
+UNTRAINED = sorted(set(METHODS) - {"cropr"})
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def by_hand(artifacts, job, split, schedule=None, images=None):
         return (apply(model, schedule) if schedule else model)(found.inputs(spec)), found.labels
 
 
-@pytest.mark.parametrize("method", [*sorted(METHODS), "dense"])
+@pytest.mark.parametrize("method", [*UNTRAINED, "dense"])
 def test_accuracy_is_that_of_the_schedule_on_the_evaluation_images(artifacts, order, monkeypatch, method):
     monkeypatch.setattr(judge, "BATCH", 4)
     plan = schedule(method, [17, 17, 17] if method == "dense" else [17, 12, 9])
@@ -70,7 +73,7 @@ def test_accuracy_is_that_of_the_schedule_on_the_evaluation_images(artifacts, or
 @pytest.mark.parametrize(
     "cache_bytes", [0, 8 * 17 * 12 * 4, 10**9], ids=["none kept", "one block kept", "all blocks kept"]
 )
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", UNTRAINED)
 def test_loss_is_that_of_reducing_at_one_block_alone(artifacts, order, monkeypatch, method, cache_bytes):
     monkeypatch.setattr(judge, "CACHE_BYTES", cache_bytes)
     monkeypatch.setattr(judge, "BATCH", 3)
@@ -122,6 +125,32 @@ def test_image_files_are_judged_alike_from_a_folder_and_from_the_pack(artifacts,
     folder = str(tmp_path / "images")
     assert judge.Judge(job, artifacts.folder, "host", dataset_folder=folder).judge(job.units[0]) == from_pack
     assert from_pack.images == 6
+
+
+def test_cropr_is_judged_by_trained_queries_or_not_at_all(artifacts, order, monkeypatch):
+    plan = schedule("cropr", [17, 12, 9])
+    units = [Unit(Part.LOSS, 17, 9, "cropr", 1), Unit(Part.ACCURACY, 17, 9, plan.digest)]
+    job = order(units, [plan])
+    # A backend predicts with untrained ones, for it times with them.
+    for predict in (None, lambda digest, images: images[:, 0, 0, :3]):
+        one = judge.Judge(job, artifacts.folder, "host", predict=predict)
+        for unit in units:
+            with pytest.raises(ScheduleError, match="'cropr' needs trained queries, and the model carries none"):
+                one.judge(unit)
+    build = models.build
+
+    def trained(*given):
+        model = build(*given)
+        attach(model, {1: torch.arange(12.0)})
+        return model
+
+    monkeypatch.setattr(judge.models, "build", trained)
+    one = judge.Judge(job, artifacts.folder, "host")
+    assert one.judge(units[0]).kl_nats > 1e-4
+    with pytest.raises(ScheduleError, match="no Cropr queries are known for block 2; known are those of 1"):
+        one.judge(units[1])
+    with pytest.raises(ScheduleError, match="for block 0; known are those of 1"):
+        one.judge(Unit(Part.LOSS, 17, 9, "cropr", 0))
 
 
 def test_the_dense_model_runs_once_for_all_units(artifacts, order, monkeypatch):

@@ -19,7 +19,7 @@ from torch import nn
 from tailfleet_agent.worker import models
 from tailfleet_agent.worker.backends.attention import EXPLICIT, FUSED
 from tailfleet_reduce import METHODS, Anatomy, Method, TokenState, apply, dissect, method_for
-from tailfleet_reduce.queries import untrained
+from tailfleet_reduce.queries import attached, untrained
 from tailfleet_schema.curve import SIZED, Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Job
@@ -176,9 +176,7 @@ class Programs:
             if unit.label not in METHODS:
                 raise InputError("unknown method {!r}; known: {}".format(unit.label, ", ".join(sorted(METHODS))))
             views = [x.view(x.shape) for _ in anatomy.blocks]
-            # What queries there are decides no time.
-            queries = untrained(anatomy.depth, x.shape[2])
-            method = method_for(unit.label, anatomy, queries=queries).to(x.device)
+            method = method_for(unit.label, anatomy, queries=self._queries()).to(x.device)
             return Program(Reducing(anatomy, method).eval(), (views, self._count(unit.kept)))
         raise InputError("{} is judged, not timed".format(unit.part.value))
 
@@ -189,8 +187,14 @@ class Programs:
         if digest not in self._schedules:
             raise InputError("the job does not carry the schedule {}".format(digest[:12]))
         if digest not in self._reduced:
-            self._reduced[digest] = apply(self.model, self._schedules[digest], self._name)
+            self._reduced[digest] = apply(self.model, self._schedules[digest], self._name, self._queries())
         return self._reduced[digest]
+
+    def _queries(self) -> Dict[int, torch.Tensor]:
+        """The model's own for Cropr, and where it has none, untrained ones: they take as long. Whether what a schedule
+        predicts means anything is asked by who judges it."""
+        anatomy = self.anatomy
+        return {**untrained(anatomy.depth, anatomy.geometry().dim), **(attached(self.model) or {})}
 
     def _count(self, count: int) -> torch.Tensor:
         return torch.zeros(count, device=self.images.device)

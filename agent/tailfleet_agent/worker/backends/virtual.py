@@ -26,7 +26,7 @@ from tailfleet_schema.board import Telemetry
 from tailfleet_schema.curve import SIZED, Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Job
-from tailfleet_schema.schedule import Schedule
+from tailfleet_schema.schedule import MID, PLACEMENT, Schedule, importance_passes
 from tailfleet_schema.virtual_board import parse
 from tailfleet_schema.workload import Geometry
 
@@ -172,7 +172,10 @@ def true_ns(
     if unit.part is Part.MLP:
         return geometry.depth * _mlp_ns(board, geometry, batch, dtype, unit.tokens)
     if unit.part is Part.REDUCE:
-        return geometry.depth * _reduce_ns(board, geometry, batch, dtype, unit.label, unit.tokens, unit.kept, False)
+        return sum(
+            _reduce_ns(board, geometry, batch, dtype, unit.label, unit.tokens, unit.kept, False, passes)
+            for passes in (importance_passes(unit.label, block, geometry.depth) for block in range(geometry.depth))
+        )
     if unit.part in (Part.MODEL, Part.SENTINEL):
         block_ns = _attention_ns(board, geometry, batch, dtype, unit.tokens, False) + _mlp_ns(
             board, geometry, batch, dtype, unit.tokens
@@ -189,7 +192,7 @@ def memory_needed_bytes(board: Profile, geometry: Geometry, unit: Unit, batch: i
     """Weights and the widest moment of a block: normed input, q, k, v or the MLP's hidden layer, attention matrix."""
     rows = batch * unit.tokens
     widest = rows * max(5 * geometry.dim, 2 * geometry.dim + 2 * geometry.mlp_dim)
-    if not board.fused_attention or unit.label == "pomt":
+    if not board.fused_attention or unit.label in ("pomt", "zero-tprune"):
         widest = max(widest, rows * 5 * geometry.dim + 2 * batch * geometry.heads * unit.tokens**2)
     return wave_model.ELEMENT_BYTES[dtype] * (_weights(geometry) + widest)
 
@@ -197,12 +200,29 @@ def memory_needed_bytes(board: Profile, geometry: Geometry, unit: Unit, batch: i
 def _schedule_blocks_ns(board: Profile, geometry: Geometry, batch: int, dtype: str, schedule: Schedule) -> float:
     blocks_ns = 0.0
     sized = False
-    for n, m in zip(schedule.entering, schedule.keep):
-        blocks_ns += _reduce_ns(board, geometry, batch, dtype, schedule.method, n, m, sized)
-        blocks_ns += _mlp_ns(board, geometry, batch, dtype, m)
+    mid = PLACEMENT[schedule.method] == MID
+    for block, (n, m) in enumerate(zip(schedule.entering, schedule.keep)):
+        passes = importance_passes(schedule.method, block, geometry.depth)
+        blocks_ns += _reduce_ns(board, geometry, batch, dtype, schedule.method, n, m, sized, passes)
+        blocks_ns += _mlp_ns(board, geometry, batch, dtype, m if mid else n)
+        blocks_ns += _restoring_ns(board, geometry, batch, dtype, schedule, block)
         # ToMe's tokens carry sizes from the first merge on, and attention weighs them by these.
         sized = sized or (schedule.method == "tome" and m < n)
     return blocks_ns
+
+
+def _restoring_ns(board: Profile, geometry: Geometry, batch: int, dtype: str, schedule: Schedule, block: int) -> float:
+    """What a schedule that puts dropped tokens back pays for that at ``block``; 0 for any other."""
+    restoring = schedule.restore_before
+    if restoring is None or block > restoring:
+        return 0.0
+    arriving = schedule.keep[block - 1] if block else schedule.tokens
+    if block == restoring:
+        return wave_model.total_ns(board, dtype, vit_kernels.restored(geometry, batch, arriving))
+    kept = schedule.keep[block]
+    if kept == arriving:
+        return 0.0
+    return wave_model.total_ns(board, dtype, vit_kernels.followed(geometry, batch, arriving, kept))
 
 
 def _whole_ns(board: Profile, geometry: Geometry, batch: int, dtype: str, blocks_ns: float) -> float:
@@ -232,7 +252,7 @@ def _mlp_ns(board: Profile, geometry: Geometry, batch: int, dtype: str, n: int) 
 
 @lru_cache(maxsize=65536)
 def _reduce_ns(
-    board: Profile, geometry: Geometry, batch: int, dtype: str, method: str, n: int, m: int, sized: bool
+    board: Profile, geometry: Geometry, batch: int, dtype: str, method: str, n: int, m: int, sized: bool, passes: int
 ) -> float:
-    kernels = vit_kernels.attention_reduce(geometry, batch, method, n, m, board.fused_attention, sized)
+    kernels = vit_kernels.attention_reduce(geometry, batch, method, n, m, board.fused_attention, sized, passes)
     return wave_model.total_ns(board, dtype, kernels)

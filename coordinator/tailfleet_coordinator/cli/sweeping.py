@@ -6,11 +6,14 @@ from typing import Annotated
 import typer
 
 from tailfleet_coordinator.client import Fleet
-from tailfleet_schema.campaign import METHODS, CampaignRequest, SweepSettings
+from tailfleet_schema.campaign import DEFAULT_METHODS, METHODS, CampaignRequest, SweepSettings
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.workload import ATTENTIONS, BACKENDS, DTYPES
 
 REAL_BACKENDS = [backend for backend in BACKENDS if backend != "virtual"]
+
+UNTRAINED = [method for method in METHODS if method != "cropr"]
+"""Methods for any model: most have no trained queries, and nothing but their weights would tell."""
 
 OPTIONS = {"methods": "--method", "sweep.counts": "--counts"}
 """Options that are not called like the field of the request that they fill."""
@@ -23,8 +26,13 @@ class Sweeping:
     models: Annotated[str, typer.Option(help="Names separated by commas, or all.")] = "all"
     boards: Annotated[str, typer.Option(help="Names separated by commas, or all.")] = "all"
     method: Annotated[
-        str, typer.Option(help="Reduction methods whose cost is measured (and planned): topk, pomt, tome, or all.")
-    ] = "all"
+        str,
+        typer.Option(
+            metavar="LIST|all",
+            help=f"Reduction methods whose cost is measured (and planned): of {', '.join(METHODS)}. all: all but cropr,"
+            " which needs queries that were trained.",
+        ),
+    ] = ",".join(DEFAULT_METHODS)
     counts: Annotated[
         str,
         typer.Option(
@@ -72,7 +80,7 @@ class Sweeping:
             return CampaignRequest(
                 models=models,
                 boards=boards,
-                methods=list(METHODS) if self.method.strip() == "all" else split(self.method),
+                methods=list(UNTRAINED) if self.method.strip() == "all" else split(self.method),
                 objective=None,
                 sweep=sweep,
                 batch=self.batch,

@@ -38,10 +38,14 @@ wide as the share itself."""
 
 STAGED_SHARE = 0.4
 """Of what a reduction adds to a block, so much is taken to grow with the passes over its graph where those differ from
-block to block: a sweep times all blocks together. On virtual boards it is 0.4 to 0.7."""
+block to block: a sweep times all blocks together. On virtual boards it is 0.3 to 0.6."""
 
 STAGED_HALF = 0.3
 """That share may be so much more or less."""
+
+RESTORING_SHARE = 0.06
+"""Of a block on all tokens: what putting tokens back in their places takes, once; no part times it. On virtual boards
+it is 0.03 to 0.1, so as much is what it may be off by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,11 +132,13 @@ class LatencyModel:
             for (n, m), stage in zip(blocks, stages, strict=True)
             for term in self._terms(schedule.method, n, m, stage)
         ]
+        restoring_ns = self._restoring_ns(schedule)
+        terms.append((self.geometry.tokens, restoring_ns))
         ns = sum(quiet for _, quiet in terms)
         counts = [*schedule.entering, *schedule.keep]
         whole = self.halves.whole
         # The curve's errors at several counts may have one cause, so they add up as shares of the whole.
-        parts = [ns * float(np.mean([whole.half_ns(n) / whole.value_ns(n) for n in counts]))]
+        parts = [restoring_ns, ns * float(np.mean([whole.half_ns(n) / whole.value_ns(n) for n in counts]))]
         if schedule.method in SIZED_METHODS and self.halves.sized is None:
             weighed = sum(self._attention_ns(schedule.method, n, m) for n, m in blocks if n < self.geometry.tokens)
             parts.append(weighed * SIZED_GUESS / (1.0 + SIZED_GUESS))
@@ -215,6 +221,15 @@ class LatencyModel:
             (*(share * (s.value - s.low) for share, s in sources), whole * (mixed.value - mixed.low)),
             (*(share * (s.high - s.value) for share, s in sources), whole * (mixed.high - mixed.value)),
         )
+
+    def _restoring_ns(self, schedule: Schedule) -> float:
+        """What a schedule pays for putting dropped tokens back: once there, and at each reduction but the first, where
+        those that were left are kept."""
+        if schedule.restore_before is None:
+            return 0.0
+        times = sum(block < schedule.restore_before for block in schedule.reducing_blocks)
+        full = self.geometry.tokens
+        return times * RESTORING_SHARE * (self.halves.attention_ns(full) + self.halves.mlp_ns(full))
 
     def _stages(self, schedule: Schedule) -> list[float]:
         """By how much each block's passes over the graph exceed their mean over blocks, as a share of it."""

@@ -33,7 +33,15 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, GREY = (
     "#666666",
 )
 
-MARKS = {"topk": ("s", GREEN), "pomt": ("^", PURPLE), "tome": ("D", ORANGE)}
+MARKS = {
+    "topk": ("s", GREEN),
+    "pomt": ("^", PURPLE),
+    "tome": ("D", ORANGE),
+    "evit": ("P", SKY),
+    "zero-tprune": ("X", VERMILION),
+    "cropr": ("p", BLUE),
+    "random": ("o", GREY),
+}
 OTHER = ("v", SKY)
 
 MOST_CLIFF_LABELS = 6

@@ -13,19 +13,20 @@ from tailfleet_agent.worker.backends import OutOfMemory, named_boards, virtual
 from tailfleet_agent.worker.backends.virtual import PROFILES, VirtualBackend, true_ns
 from tailfleet_schema.curve import SIZED, Part, Unit
 from tailfleet_schema.errors import InputError
-from tailfleet_schema.schedule import Schedule, dense
+from tailfleet_schema.schedule import PLACEMENT, Schedule, dense, importance_passes
 from tailfleet_schema.workload import Geometry, ModelSpec
 
 SMALL = Geometry(12, 384, 6, 1536, 197, 1, 224, 16, 3, 1000)
 SMALL_SPEC = ModelSpec("small", "deit_small_patch16_224", SMALL)
+REDUCING = sorted(set(PLACEMENT) - {"dense"})
 
 
 def model_ns(board, n, geometry=SMALL, batch=1, dtype="fp32"):
     return true_ns(board, geometry, Unit(Part.MODEL, n, n), batch, dtype)
 
 
-def schedule_ns(board, method, keep):
-    schedule = Schedule(method, "small", 197, 1, keep)
+def schedule_ns(board, method, keep, restore_before=None):
+    schedule = Schedule(method, "small", 197, 1, keep, restore_before)
     return true_ns(board, SMALL, Unit(Part.SCHEDULE, 197, keep[-1], schedule.digest), 1, "fp32", schedule)
 
 
@@ -69,13 +70,60 @@ def test_the_dense_schedule_is_the_model():
     assert true_ns("agx-orin", SMALL, unit, 1, "fp32", whole) == pytest.approx(model_ns("agx-orin", 197))
 
 
-@pytest.mark.parametrize("method", ["topk", "pomt", "tome"])
+@pytest.mark.parametrize("method", REDUCING)
 def test_a_reduction_costs_something_and_then_saves(method):
     board = "jetson-tx2"
     half = true_ns(board, SMALL, Unit(Part.REDUCE, 197, 196, method), 1, "fp32")
 
     assert half > true_ns(board, SMALL, Unit(Part.ATTENTION, 197, 197), 1, "fp32")
     assert schedule_ns(board, method, [197] * 3 + [128] * 9) < 0.9 * model_ns(board, 197)
+
+
+def reduce_ns(board, method, n, m):
+    return true_ns(board, SMALL, Unit(Part.REDUCE, n, m, method), 1, "fp32") / 12
+
+
+@pytest.mark.parametrize("board", ["jetson-tx2", "a100"])
+def test_what_reduces_behind_a_block_has_its_mlp_see_all_that_arrive(board):
+    def mlp_ns(n):
+        return true_ns(board, SMALL, Unit(Part.MLP, n, n), 1, "fp32") / 12
+
+    keep = [197] * 11 + [64]
+    added = reduce_ns(board, "cropr", 197, 64) - reduce_ns(board, "topk", 197, 64) + mlp_ns(197) - mlp_ns(64)
+    assert schedule_ns(board, "cropr", keep) - schedule_ns(board, "topk", keep) == pytest.approx(1.02 * added)
+
+
+def test_restored_tokens_cost_whole_blocks_and_the_way_back():
+    keep = [197] * 3 + [64] * 4 + [64] * 5
+    kept = schedule_ns("jetson-tx2", "cropr", keep)
+    halves = [
+        true_ns("jetson-tx2", SMALL, Unit(part, n, n), 1, "fp32") / 12
+        for part in (Part.ATTENTION, Part.MLP)
+        for n in (197, 64)
+    ]
+    block = halves[0] - halves[1] + halves[2] - halves[3]
+    back = schedule_ns("jetson-tx2", "cropr", [*keep[:11], 197], 11) - kept - 1.02 * block
+    assert 0 < back < 0.2 * block
+    twice = [197] * 3 + [100] * 3 + [64] * 5
+    restoring = schedule_ns("jetson-tx2", "cropr", [*twice, 197], 11) - schedule_ns("jetson-tx2", "cropr", [*twice, 64])
+    assert restoring - 1.02 * block > back
+
+
+def test_importance_is_passed_on_most_in_early_blocks_and_not_where_the_similar_are_enough():
+    pytest.importorskip("torch")
+    from tailfleet_reduce.zero_tprune import iterations
+
+    assert [importance_passes("zero-tprune", block, 12) for block in range(12)] == [
+        iterations(block, 12) for block in range(12)
+    ]
+    assert importance_passes("topk", 0, 12) == 0
+    early, between, late = (
+        schedule_ns("a100", "zero-tprune", [197] * block + [100] + [100] * (11 - block))
+        + block * (schedule_ns("a100", "topk", [100] * 12) - schedule_ns("a100", "topk", [197] * 12)) / 12
+        for block in (0, 4, 9)
+    )
+    assert early > between > late
+    assert reduce_ns("a100", "zero-tprune", 197, 186) > 1.2 * reduce_ns("a100", "zero-tprune", 197, 187)
 
 
 def test_merging_in_every_block_is_slower_than_dense_on_a_launch_bound_board():
@@ -90,7 +138,7 @@ def test_merging_in_every_block_is_slower_than_dense_on_a_launch_bound_board():
     [
         (Unit(Part.MODEL, 198, 198), "198 tokens asked for, but the model has 197"),
         (Unit(Part.LOSS, 197, 100, "topk", 3), "loss is judged, not timed"),
-        (Unit(Part.REDUCE, 197, 100, "evit"), "do not know what method 'evit' costs"),
+        (Unit(Part.REDUCE, 197, 100, "magic"), "do not know what method 'magic' costs"),
         (Unit(Part.SCHEDULE, 197, 100, "f" * 64), "needs its schedule"),
     ],
 )

@@ -5,8 +5,9 @@ import pytest
 from tailfleet_coordinator.campaigns import workload_of
 from tailfleet_coordinator.cli import sweeping
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.campaign import CampaignRequest, SweepSettings
+from tailfleet_schema.campaign import DEFAULT_METHODS, METHODS, CampaignRequest, SweepSettings
 from tailfleet_schema.errors import Blame, InputError, TailfleetError
+from tailfleet_schema.schedule import PLACEMENT
 
 ALL = (
     "--counts", "all", "--precision", "1%", "--budget-seconds", "30", "--backend", "compile", "--dtype", "bf16",
@@ -38,6 +39,18 @@ def test_without_options_the_schema_s_defaults_hold(live, cli, command):
     request = asked(live)
     assert request.sweep == SweepSettings()
     assert (request.backend, request.dtype, request.attention, request.batch) == ("eager", "fp32", "auto", 1)
+    assert request.methods == list(DEFAULT_METHODS) == ["topk", "pomt", "tome"]
+
+
+@pytest.mark.parametrize(
+    ("text", "methods"), [("all", sorted(set(METHODS) - {"cropr"})), ("evit, zero-tprune,cropr", None)]
+)
+def test_every_method_can_be_asked_for_and_all_are_those_that_need_no_training(live, cli, text, methods):
+    live.board("nano")
+    cli("campaign", "run", "--method", text, "--no-wait")
+    asked_for = asked(live).methods
+    assert sorted(asked_for) == (methods or ["cropr", "evit", "zero-tprune"])
+    assert set(METHODS) == set(PLACEMENT) - {"dense"}
 
 
 REFUSED = [
@@ -56,7 +69,7 @@ REFUSED = [
     (("--batch", "0"), "--batch: must be at least 1, not 0"),
     (("--rounds", "0"), "--rounds: must be at least 1, not 0"),
     (("--calls", "100000"), "--calls: must be at most 10000"),
-    (("--method", "magic"), "--method: unknown: 'magic'; known: topk"),
+    (("--method", "magic"), "--method: unknown: 'magic'; known: random, topk"),
     (("--models", "ghost"), "unknown model 'ghost'; known: tiny"),
     (("--boards", "ghost"), "unknown board 'ghost'; known: nano"),
 ]

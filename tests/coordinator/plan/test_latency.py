@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -193,3 +194,41 @@ def test_anchors_of_another_model_are_passed_over(board):
     summaries = summarise(board.sweep(["topk"], kind=BoardKind.PHYSICAL, timed=timed))
     assert LatencyModel.fit(GEOMETRY, summaries, anchors=anchors("another", GEOMETRY, ["topk"])).contexts == {}
     assert set(LatencyModel.fit(GEOMETRY, summaries, anchors=timed).contexts) == {"topk"}
+
+
+def test_behind_a_block_all_that_arrive_pass_through_its_mlp(board):
+    """On this board every method reduces alike, so what differs is where."""
+    model = fitted(board, methods=["topk", "cropr"])
+    for keep in ([197] * 11 + [100], [197] * 4 + [100] * 8, [170] * 6 + [90] * 6):
+        after, mid = (model.predict(schedule(keep, method)).ns for method in ("cropr", "topk"))
+        reducing = [(n, m) for n, m in zip([197, *keep], keep) if m < n]
+        assert after - mid == pytest.approx(sum(board.half_ns(n) - board.half_ns(m) for n, m in reducing), rel=0.06)
+        assert after > mid
+
+
+def test_a_restored_block_costs_what_it_does_with_all_tokens(board):
+    model = fitted(board, methods=["topk", "cropr"])
+    for method in ("topk", "cropr"):
+        kept = [197] * 4 + [100] * 7
+        there = model.predict(schedule([*kept, 100], method)).ns
+        for last in (197, 150):
+            back = model.predict(replace(schedule([*kept, 100], method), keep=[*kept, last], restore_before=11)).ns
+            added = model.block_ns(method, 197, last) - model.block_ns(method, 100, 100)
+            assert added < back - there < added + 0.1 * model.block_ns(method, 197, 197)
+
+
+def test_a_method_that_costs_more_in_early_blocks_is_dearer_there_and_its_interval_says_so(board):
+    model = fitted(board, methods=["topk", "zero-tprune"])
+    assert model.adds_up("topk")
+    assert not model.adds_up("zero-tprune")
+
+    def at(block, method="zero-tprune", m=120):
+        return model.predict(schedule([197] * block + [m] + [m] * (11 - block), method))
+
+    plain = [at(block, "topk").ns for block in (0, 4, 9)]
+    staged = [at(block).ns - topk for block, topk in zip((0, 4, 9), plain)]
+    assert staged[0] > staged[1] > staged[2]
+    assert at(0).high_ns - at(0).low_ns > at(0, "topk").high_ns - at(0, "topk").low_ns
+    # Those that are like others are dropped without it.
+    share = model.block_ns("zero-tprune", 197, 187) / model.block_ns("zero-tprune", 197, 186)
+    assert share < model.block_ns("topk", 197, 187) / model.block_ns("topk", 197, 186)

@@ -43,6 +43,5 @@ def deploy(
     whole and checked against eager, or ``out`` is as it was. Raises ``InputError`` for what cannot be meant or written,
     and ``ConfigurationError`` where a package is missing or what was written computes something else.
     """
-    schedule.check_fits(model.name, model.geometry)
     order = DeployOrder(model, schedule, str(out.resolve()), str(artifacts), form_of(out, form), batch, dtype, opset)
     return child.ask(CHILD, order, DeployReply, "writes models", "torch, timm and tailfleet are")

@@ -96,11 +96,13 @@ class BlockAnatomy:
         reduction = method.plan(evidence, kept)
         selected = reduction.selected()
         if method.needs_probabilities(self.has_class_token):
-            joined = self._join(self._attn.attn_drop(evidence.probabilities().to(v.dtype)) @ v, normed)
+            joined = self._join(evidence.mixed(self._attn.attn_drop), normed)
         elif selected is None:
             joined = self._join(self._attend(q, k, v, bias), normed)
         else:
-            q = q.gather(2, selected[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[3]))  # (B, H, m, d)
+            heads = q.shape[1]
+            q = gather_tokens(q.transpose(1, 2).flatten(2), selected)  # (B, m, H · d)
+            q = q.reshape(q.shape[0], q.shape[1], heads, -1).transpose(1, 2)  # (B, H, m, d)
             joined = self._join(
                 self._attend(q, k, v, _rows(bias, selected)), gather_tokens(normed, selected) if self._gated else normed
             )
@@ -123,7 +125,7 @@ class BlockAnatomy:
         q, k, v = self._heads(normed, state)
         evidence = self._evidence(state, q, k, v, bias)
         if method.needs_probabilities(self.has_class_token):
-            mixed = self._attn.attn_drop(evidence.probabilities().to(v.dtype)) @ v
+            mixed = evidence.mixed(self._attn.attn_drop)
         else:
             mixed = self._attend(q, k, v, bias)
         return self._add(x, self._project(self._join(mixed, normed))), evidence

@@ -39,7 +39,7 @@ class Pomt(Method):
 def scores(evidence: Evidence) -> torch.Tensor:
     """Score of each patch token, (B, N - P) fp32."""
     prefix = evidence.prefix
-    attention = evidence.probabilities().amax(1)[:, prefix:, prefix:].sum(1)  # (B, N - P)
+    attention = evidence.summed_up(lambda s, _: s.amax(1)[:, prefix:, prefix:].sum(1))  # (B, N - P)
     attention = attention / attention.amax(1, keepdim=True)
     value = evidence.v.amax(1).sum(-1, dtype=attention.dtype).softmax(-1)[:, prefix:]
     return attention + value

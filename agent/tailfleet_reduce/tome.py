@@ -18,7 +18,7 @@ from typing import Optional
 import torch
 import torch.nn.functional as functional
 
-from tailfleet_reduce.method import Evidence, Method, Reduction, gather_tokens
+from tailfleet_reduce.method import Evidence, Method, Reduction, gather_tokens, with_prefix
 
 
 class ToMe(Method):
@@ -33,7 +33,8 @@ class ToMe(Method):
 
     def plan(self, evidence: Evidence, kept: int) -> "Merging":
         """Merge ``N - kept`` tokens."""
-        metric = evidence.k.mean(1, dtype=torch.promote_types(evidence.k.dtype, torch.float32))  # (B, N, d)
+        # A sum in place of the mean: the length does not count.
+        metric = evidence.k.sum(1, dtype=torch.promote_types(evidence.k.dtype, torch.float32))  # (B, N, d)
         return Merging(metric, metric.shape[1] - kept, evidence.prefix, evidence.sizes)
 
 
@@ -44,21 +45,23 @@ class Merging(Reduction):
         metric = functional.normalize(metric, dim=-1)
         similarity = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)  # (B, |A|, |B|)
         # Prefix tokens come first: ⌈P/2⌉ of them are in A, ⌊P/2⌋ in B.
-        self._prefix_a, self._prefix_b = (prefix + 1) // 2, prefix // 2
-        best = similarity[:, self._prefix_a :, self._prefix_b :].max(2)  # unprotected alone: (B, a) each
+        prefix_a, prefix_b = (prefix + 1) // 2, prefix // 2
+        best = similarity[:, prefix_a:, prefix_b:].max(2)  # unprotected alone: (B, a) each
         order = best.values.argsort(dim=1, descending=True)
         source = order[:, :merged]  # (B, r) among the unprotected of A
         target = best.indices.gather(1, source)  # (B, r) among the unprotected of B
-        self._source = source + self._prefix_a
-        self._unmerged = order[:, merged:].sort(1).values + self._prefix_a
-        count = similarity.shape[2] - self._prefix_b  # b
+        self._source = (source + prefix_a) * 2  # (B, r) among all
+        unmerged = (order[:, merged:].sort(1).values + prefix_a) * 2 - prefix
+        self._others = with_prefix(unmerged, prefix)  # (B, m - b): what leaves as it is
+        self._first_b = 2 * prefix_b + 1
+        count = similarity.shape[2] - prefix_b  # b
         into = torch.arange(count, device=metric.device)[:, None] == target[:, None]  # (B, b, r)
         weight = into.to(metric.dtype)
         if size is None:
             size_b = torch.ones((), device=metric.device, dtype=metric.dtype)  # broadcasts to (B, b)
         else:
-            weight = weight * size[:, ::2].gather(1, self._source)[:, None]
-            size_b = size[:, 1::2][:, self._prefix_b :]
+            weight = weight * size.gather(1, self._source)[:, None]
+            size_b = size[:, self._first_b :: 2]
         self._size = size
         self._total = weight.sum(2) + size_b  # (B, b): sizes of B after merging
         self._share_b = (size_b / self._total).unsqueeze(2)  # (B, b, 1)
@@ -66,22 +69,16 @@ class Merging(Reduction):
 
     def tokens(self, x: torch.Tensor) -> torch.Tensor:
         """(B, N, C) → (B, m, C)."""
-        a, b = x[:, ::2], x[:, 1::2][:, self._prefix_b :]
-        joined = self._share_source.to(x.dtype) @ gather_tokens(a, self._source) + b * self._share_b.to(x.dtype)
-        prefix = x[:, : self._prefix_a + self._prefix_b]
-        return torch.cat([prefix, gather_tokens(a, self._unmerged), joined], 1)
+        b = x[:, self._first_b :: 2] * self._share_b.to(x.dtype)
+        joined = torch.baddbmm(b, self._share_source.to(x.dtype), gather_tokens(x, self._source))
+        return torch.cat([gather_tokens(x, self._others), joined], 1)
 
     def sizes(self) -> torch.Tensor:
         """(B, m)."""
-        batch, prefix = self._total.shape[0], self._prefix_a + self._prefix_b
         if self._size is None:
-            untouched = self._total.new_ones((batch, prefix + self._unmerged.shape[1]))
-            return torch.cat([untouched, self._total], 1)
-        unmerged = self._size[:, ::2].gather(1, self._unmerged)
-        return torch.cat([self._size[:, :prefix], unmerged, self._total], 1)
+            return torch.cat([self._total.new_ones(self._others.shape), self._total], 1)
+        return torch.cat([self._size.gather(1, self._others), self._total], 1)
 
     def positions(self, positions: torch.Tensor, nowhere: int) -> torch.Tensor:
         """(B, m): what is merged into a token of B is where that is."""
-        prefix = positions[:, : self._prefix_a + self._prefix_b]
-        unmerged = positions[:, ::2].gather(1, self._unmerged)
-        return torch.cat([prefix, unmerged, positions[:, 1::2][:, self._prefix_b :]], 1)
+        return torch.cat([positions.gather(1, self._others), positions[:, self._first_b :: 2]], 1)

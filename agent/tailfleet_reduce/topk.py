@@ -29,5 +29,5 @@ def scores(evidence: Evidence) -> torch.Tensor:
     if evidence.has_class_token:
         row = evidence.class_row().mean(1)  # (B, N)
     else:
-        row = evidence.probabilities().mean(1).mean(1)
+        row = evidence.summed_up(lambda s, _: s.mean(1).mean(1))
     return row[:, evidence.prefix :]

@@ -47,15 +47,21 @@ class ZeroTPrune(Method):
 
     def plan(self, evidence: Evidence, kept: int) -> Selection:
         """Keep the prefix and ``kept - prefix`` patches: S drops up to ``similar``, I the rest of what has to go."""
-        graph = evidence.probabilities()  # (B, H, N, N)
+        prefix = evidence.prefix
+        score = evidence.summed_up(lambda graph, images: self._scores(evidence, graph, images, kept))  # (B, N - P)
+        chosen = score.topk(kept - prefix, dim=1).indices  # (B, kept - P)
+        return Selection(with_prefix(chosen, prefix))
+
+    def _scores(self, evidence: Evidence, graph: torch.Tensor, images: slice, kept: int) -> torch.Tensor:
+        """Score of each patch of ``images`` by their ``graph`` (b, H, N, N), (b, N - P): -1 for the similar ones."""
         prefix, tokens = evidence.prefix, graph.shape[-1]
         start = self._start(evidence, graph)  # (1, 1, 1, N)
         similar = _least(_least(self.similar, tokens - kept), (tokens - prefix) // 2)
         dropped: Optional[torch.Tensor] = None
         score: Optional[torch.Tensor] = None
         if similar:
-            score = importance(start @ graph, prefix, tokens - prefix)  # (B, N - P)
-            dropped = most_similar(score, evidence.k[:, :, prefix:], similar)  # (B, similar) among the patches
+            score = importance(start @ graph, prefix, tokens - prefix)  # (b, N - P)
+            dropped = most_similar(score, evidence.k[images, :, prefix:], similar)  # (b, similar) among the patches
         if score is None or dropped is None or similar < tokens - kept:
             present: Optional[torch.Tensor] = None
             if dropped is not None:
@@ -64,8 +70,7 @@ class ZeroTPrune(Method):
             score = importance(votes, prefix, tokens - prefix - similar)
         if dropped is not None:
             score = score.scatter(1, dropped, -1.0)  # below any importance
-        chosen = score.topk(kept - prefix, dim=1).indices  # (B, kept - P)
-        return Selection(with_prefix(chosen, prefix))
+        return score
 
     def _start(self, evidence: Evidence, graph: torch.Tensor) -> torch.Tensor:
         start = torch.ones_like(graph[:1, :1, :1])  # (1, 1, 1, N)

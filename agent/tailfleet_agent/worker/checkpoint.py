@@ -20,6 +20,7 @@ from torch import nn
 
 from tailfleet_agent.worker import models
 from tailfleet_agent.worker.datasets import read_arrays
+from tailfleet_reduce import queries
 from tailfleet_schema.errors import ConfigurationError, InputError, LabError
 
 Arrays = Dict[str, "np.ndarray[Any, Any]"]
@@ -64,10 +65,12 @@ def fit(model: nn.Module, architecture: str, tensors: Tensors, path: str) -> Arr
 
     Names of other origins (DeiT, MAE, CLIP, DINOv2, …) and position embeddings for another image size are converted
     by timm's own function for the architecture. bfloat16, which numpy lacks, is widened to fp32; all else keeps its
-    type. Raises ``InputError``, which names what does not fit.
+    type. Cropr's queries stay beside the weights as they are. Raises ``InputError``, which names what does not fit.
     """
+    tensors, found = queries.separated(tensors)
     if not _fits(model, tensors):
         tensors = _converted(model, architecture, tensors, path)
+    tensors = dict(tensors, **{queries.array_name(block): query for block, query in found.items()})
     arrays = {name: _array(tensors[name]) for name in sorted(tensors)}
     try:
         models.fill(model, arrays, "checkpoint {}".format(path))

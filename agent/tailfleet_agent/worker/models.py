@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from tailfleet_agent.worker.datasets import artifact, read_arrays
-from tailfleet_reduce import dissect
+from tailfleet_reduce import dissect, queries
 from tailfleet_schema.errors import InputError, LabError
 from tailfleet_schema.workload import ModelSpec
 
@@ -151,11 +151,13 @@ def _first_line(error: Exception) -> str:
 
 
 def fill(model: nn.Module, arrays: Dict[str, "np.ndarray[Any, Any]"], what: str) -> None:
-    """Fill every parameter and buffer; half-precision arrays are widened to the model's own precision.
+    """Fill every parameter and buffer; half-precision arrays are widened to the model's own precision. Cropr's queries
+    among the arrays are attached to the model.
 
     Raises ``InputError``, which names what is missing, unknown or of another shape, and says whose arrays they are.
     """
     expected = model.state_dict()
+    arrays, found = queries.separated(arrays)
     missing, unknown = sorted(set(expected) - set(arrays)), sorted(set(arrays) - set(expected))
     if missing or unknown:
         raise InputError(
@@ -174,7 +176,23 @@ def fill(model: nn.Module, arrays: Dict[str, "np.ndarray[Any, Any]"], what: str)
             raise InputError(
                 "{} does not fit: {} is {} {}, not {}".format(what, name, array.dtype, array.shape, tuple(target.shape))
             )
+    if found:
+        attach(model, found, what)
     model.load_state_dict({name: torch.from_numpy(array).to(expected[name].dtype) for name, array in arrays.items()})
+
+
+def attach(model: nn.Module, found: Dict[int, "np.ndarray[Any, Any]"], what: str) -> None:
+    """Let ``model`` carry the queries of ``what``. Raises ``InputError``, which says whose they are, where they do not
+    fit."""
+    for block, array in sorted(found.items()):
+        if array.dtype.kind not in "fiu":
+            raise InputError("{} does not fit: {} holds {}".format(what, queries.array_name(block), array.dtype))
+    tensors = {block: torch.from_numpy(array) for block, array in found.items()}
+    try:
+        queries.check(tensors, dissect(model))
+    except InputError as error:
+        raise InputError("{} does not fit: {}".format(what, error.sentence))
+    queries.attach(model, tensors)
 
 
 def save(model: nn.Module) -> Dict[str, "np.ndarray[Any, Any]"]:

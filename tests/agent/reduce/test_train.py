@@ -163,7 +163,7 @@ def test_the_loss_is_the_sum_of_all_losses_and_its_weights_are_equal(monkeypatch
         torch.autograd, "backward", lambda loss, step=torch.autograd.backward: (handed.append(loss), step(loss))
     )
     losses = training.step_epoch()
-    assert float(handed[0]) == pytest.approx(losses.main + losses.auxiliary, rel=1e-6)
+    assert float(handed[0].detach()) == pytest.approx(losses.main + losses.auxiliary, rel=1e-6)
 
 
 def test_training_finds_the_patch_that_matters():
@@ -187,7 +187,7 @@ def test_training_finds_the_patch_that_matters():
     while training.epoch < 15:
         losses = training.step_epoch()
     assert losses.auxiliary < 1.0 < first
-    assert found() > max(0.95, before)
+    assert found() > before + 0.3
 
 
 @pytest.mark.parametrize("fine_tune", [False, True], ids=["frozen", "fine-tuned"])

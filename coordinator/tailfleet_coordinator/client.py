@@ -61,7 +61,7 @@ from tailfleet_schema.board import BoardFacts
 from tailfleet_schema.campaign import BoardStatus, CampaignReport, CampaignRequest, CampaignStatus
 from tailfleet_schema.errors import InputError, LabError
 from tailfleet_schema.schedule import Schedule
-from tailfleet_schema.workload import FILES, DatasetIndex, DatasetSpec, ModelSpec
+from tailfleet_schema.workload import FILES, DatasetIndex, DatasetSpec, ModelSpec, Preprocessing
 
 __all__ = ["Fleet", "FleetError"]
 
@@ -174,6 +174,7 @@ class Fleet(Connection):
         pretrained: bool = False,
         pretrained_on_board: bool = False,
         dataset: str | None = None,
+        preprocessing: Preprocessing | None = None,
         replace: bool = False,
         progress: Progress = silent,
     ) -> ModelAdded:
@@ -182,8 +183,9 @@ class Fleet(Connection):
         ``arguments`` are timm's (``num_classes``, ``img_size``, …). ``checkpoint`` is a file of its weights
         (``.safetensors``, ``.npz``, or ``.pt`` that holds tensors alone); ``pretrained`` takes timm's own and sends
         them, ``pretrained_on_board`` lets every board fetch them; with none of the three the weights are random, and
-        only its latency means anything. ``dataset`` is the one that it is judged on. Raises ``InputError`` for what
-        the author got wrong; nothing is registered then.
+        only its latency means anything. ``dataset`` is the one that it is judged on, ``preprocessing`` how it wants
+        its images where that is not as timm says. Raises ``InputError`` for what the author got wrong; nothing is
+        registered then.
         """
         if dataset is not None:
             self.dataset(dataset)
@@ -198,6 +200,8 @@ class Fleet(Connection):
         ) as registered:
             spec = registered.spec
             weights = registered.weights
+            if preprocessing is not None:
+                spec = dataclasses.replace(spec, preprocessing=preprocessing)
             if weights is not None:
                 spec = dataclasses.replace(spec, checkpoint_sha256=sha256_of(weights, progress))
             taken = any(known.name == name and known != spec for known in self._get("/v1/models", Models).models)

@@ -36,8 +36,9 @@ class Settings:
     """How long and how fast."""
 
     epochs: int = 10
-    fine_tune: bool = False
-    """Whether the backbone, and a head that was given, learn too."""
+    fine_tune: bool = True
+    """Whether the backbone, and a head that was given, learn too. Without, tokens that queries choose can be worse to
+    have than as many random ones: the model never learned to do without the others."""
     learning_rate: float = 1e-3
     """Of scorers, at its peak."""
     backbone_learning_rate: float = 1e-4

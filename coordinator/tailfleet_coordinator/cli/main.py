@@ -16,6 +16,7 @@ from tailfleet_coordinator.cli import (
     job,
     model,
     model_export,
+    model_train,
     schedule,
     sweep,
     token,
@@ -36,6 +37,7 @@ app.command("up")(up.up)
 app.command("demo")(demo.demo)
 app.add_typer(board.app, name="board")
 model.app.command("export")(model_export.export)
+model.app.command("train-cropr")(model_train.train_cropr)
 app.add_typer(model.app, name="model")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(sweep.app, name="sweep")

@@ -28,7 +28,12 @@ def list_models() -> None:
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="What the model will be called.")],
-    arch: Annotated[str, typer.Option(help="timm's name of the architecture, such as vit_small_patch16_224.")],
+    arch: Annotated[
+        str | None, typer.Option(help="timm's name of the architecture, such as vit_small_patch16_224.")
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(help="Or a model whose architecture, images and dataset it has, with other weights.")
+    ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Its weights: .safetensors, .npz, or .pt that holds tensors alone.")
     ] = None,
@@ -55,11 +60,20 @@ def add(
     """
     named = {"num_classes": num_classes, "img_size": img_size, "patch_size": patch_size, "in_chans": in_chans}
     arguments = {**settings_of(set_ or []), **{key: value for key, value in named.items() if value is not None}}
+    preprocessing = None
+    if (arch is None) == (like is None):
+        raise InputError("a model has an architecture", "give --arch, or --like with a model that has it, too")
+    if like is not None:
+        known = fleet().model(like)
+        arch, preprocessing = known.architecture, known.preprocessing
+        arguments, dataset = {**known.arguments, **arguments}, dataset or known.dataset
+    assert arch is not None
     with bars() as progress:
         added = fleet().add_model(
             name,
             arch,
             arguments=arguments,
+            preprocessing=preprocessing,
             checkpoint=checkpoint,
             pretrained=pretrained,
             pretrained_on_board=pretrained_on_board,

@@ -67,10 +67,10 @@ def ask(arguments: Sequence[str], order: Any, reply: type[Reply], doing: str, ne
     except DecodeError as error:
         raise InternalError(f"the child that {doing} says what is no answer: {error.sentence}") from error
     assert failure is not None
-    raise _raised(failure)
+    raise raised(failure)
 
 
-def _raised(failure: Failure) -> TailfleetError:
+def raised(failure: Failure) -> TailfleetError:
     """The child's failure as an error of the same blame."""
     sentence, _, mend = failure.sentence.partition("; mend: ")
     kinds: dict[Blame, type[TailfleetError]] = {

@@ -100,10 +100,13 @@ def test_queries_begin_as_published():
     assert abs(float(queries.mean())) < 1e-3
 
 
+@pytest.mark.parametrize("fine_tune", [False, True], ids=["frozen", "fine-tuned"])
 @pytest.mark.parametrize("schedule", [FUSED, NARROWING], ids=["fused", "narrowing"])
-def test_what_trains_and_what_is_deployed_pick_the_same_tokens(schedule):
+def test_what_trains_and_what_is_deployed_pick_the_same_tokens(schedule, fine_tune):
     model, spots = tiny(), Spots()
-    training = Training(model, schedule, Classification(CLASSES), spots, Settings(epochs=2, learning_rate=0.05))
+    training = Training(
+        model, schedule, Classification(CLASSES), spots, Settings(epochs=2, fine_tune=fine_tune, learning_rate=0.05)
+    )
     for _ in range(2):
         before = training.queries()
         training.step_epoch()
@@ -119,7 +122,7 @@ def test_what_trains_and_what_is_deployed_pick_the_same_tokens(schedule):
 def test_without_fine_tuning_nothing_of_the_model_changes():
     model = tiny(drop=0.5).requires_grad_(False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    queries = train(model, FUSED, Classification(CLASSES), Spots(), Settings(epochs=1))
+    queries = train(model, FUSED, Classification(CLASSES), Spots(), Settings(epochs=1, fine_tune=False))
     assert sorted(queries) == [0, 1]
     assert all(query.shape == (12,) and query.dtype is torch.float32 for query in queries.values())
     assert same(attached(model), queries)
@@ -172,7 +175,9 @@ def test_training_finds_the_patch_that_matters():
         # Tokens do not mix: what the class is, only the lit patch knows.
         torch.nn.init.zeros_(block.attn.proj.weight)
     schedule = Schedule("cropr", "tiny", 26, 1, [4, 4, 4, 4])
-    training = Training(model, schedule, Classification(CLASSES), spots, Settings(epochs=15, learning_rate=0.02))
+    training = Training(
+        model, schedule, Classification(CLASSES), spots, Settings(epochs=15, fine_tune=False, learning_rate=0.02)
+    )
 
     def found():
         """Share of images whose lit patch is among the three that are left."""
@@ -333,7 +338,9 @@ def test_a_detector_is_trained_on_boxes():
         return [{"labels": label[None], "boxes": torch.tensor([[0.0, 0.0, 8.0, 8.0]])} for label in labels]
 
     spots = Spots(targets=boxes)
-    training = Training(tiny(), NARROWING, Detection(CLASSES), spots, Settings(epochs=6, learning_rate=0.02))
+    training = Training(
+        tiny(), NARROWING, Detection(CLASSES), spots, Settings(epochs=6, fine_tune=False, learning_rate=0.02)
+    )
     losses = [training.step_epoch() for _ in range(6)]
     assert losses[-1].auxiliary < losses[0].auxiliary
     assert losses[0].main is None

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
+import numpy
 import typer
 
 from tailfleet_coordinator import bundled
@@ -86,7 +87,7 @@ def train_cropr(
     share = sum(trained.entering) / (trained.tokens * len(trained.keep))
     say(
         f"top-1 on {judged.images} calibration images: dense {judged.dense:.1f} %,"
-        f" with {share:.0%} of the tokens {judged.pruned:.1f} %"
+        f" with {100 * share:.0f} % of the tokens {judged.pruned:.1f} %"
     )
     say(f"weights and queries: {out}; schedule: {file}")
     if add is None:
@@ -108,20 +109,22 @@ def train_cropr(
 def _run(order: TrainOrder, out: Path) -> tuple[Schedule, Judged]:
     trained: Schedule | None = None
     judged: Judged | None = None
-    done = 0.0
     try:
         with epochs(order.epochs) as tell:
             for event in training.events(order):
-                done, judged = event.epochs_done, event.judged
+                judged = event.judged
                 if event.schedule is not None:
                     trained = event.schedule
                     say(f"tokens that leave each block, of {trained.tokens}: {runs(trained.keep)}")
                 losses = [] if event.auxiliary_loss is None else [f"loss of queries {event.auxiliary_loss:.3f}"]
                 losses += [] if event.main_loss is None else [f"of the model {event.main_loss:.3f}"]
-                tell(done, ", ".join(losses))
+                tell(event.epochs_done, ", ".join(losses))
     except KeyboardInterrupt:
-        if Path(state_path(str(out))).exists():
-            say(f"interrupted; {int(done)} of {order.epochs} epochs are kept: the same command with --resume goes on")
+        state = Path(state_path(str(out)))
+        if state.exists():
+            with numpy.load(state, allow_pickle=False) as held:
+                done = int(held["epoch"])
+            say(f"interrupted; {done} of {order.epochs} epochs are kept: the same command with --resume goes on")
         else:
             say("interrupted before the end of an epoch; nothing is kept")
         raise typer.Exit(INTERRUPTED) from None

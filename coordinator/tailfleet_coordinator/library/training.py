@@ -63,13 +63,13 @@ def images(dataset: str, seed: int, progress: Progress = silent) -> Images:
     return Images(prepared.spec, prepared.content, EVALUATION, root.resolve(), prepared.notes)
 
 
-def events(order: TrainOrder, command: tuple[str, ...] = CHILD) -> Iterator[TrainEvent]:
+def events(order: TrainOrder) -> Iterator[TrainEvent]:
     """What the child tells while it follows ``order``. Raises its failures as what they are.
 
     ``KeyboardInterrupt`` ends the child, too, and goes on; the state of its last whole epoch is then on disk.
     """
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen(CHILD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
         assert process.stdin is not None
         assert process.stdout is not None
         try:

@@ -126,7 +126,9 @@ class Evidence:
 def _traced() -> bool:
     """Whether a graph is made of what runs: better one operator there than one for each turn."""
     compiler = getattr(torch, "compiler", None)
-    return bool(cast(Any, torch.jit).is_tracing()) or bool(hasattr(compiler, "is_compiling") and cast(Any, compiler).is_compiling())
+    return bool(cast(Any, torch.jit).is_tracing()) or bool(
+        hasattr(compiler, "is_compiling") and cast(Any, compiler).is_compiling()
+    )
 
 
 def _softmax(q: torch.Tensor, k: torch.Tensor, scale: float, bias: Optional[torch.Tensor]) -> torch.Tensor:

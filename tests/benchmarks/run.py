@@ -17,7 +17,9 @@ from tests.benchmarks import figure
 
 def names() -> list[str]:
     """The benchmarks there are."""
-    return sorted(path.stem.removeprefix("bench_").replace("_", "-") for path in Path(__file__).parent.glob("bench_*.py"))
+    return sorted(
+        path.stem.removeprefix("bench_").replace("_", "-") for path in Path(__file__).parent.glob("bench_*.py")
+    )
 
 
 def main() -> int:

@@ -12,9 +12,10 @@ import tempfile
 from collections.abc import Iterator
 
 import numpy as np
-from tests.benchmarks import method_accuracy, method_gpu, turns
+from tests.benchmarks import method_accuracy, method_gpu, mnist, turns
 from tests.benchmarks.figure import ROOT, Figure
 from tests.benchmarks.method_latency import METHODS, RELEASED, SHARES, named
+from tests.benchmarks.paired import difference
 
 from tailfleet_coordinator import bundled
 
@@ -51,22 +52,19 @@ def measure(quick: bool = False) -> list[Figure]:
 
 def accuracies(quick: bool) -> Iterator[Figure]:
     """Top-1 of dense, and how far each method is from it on the same images."""
-    with tempfile.TemporaryDirectory() as folder:
-        results = method_accuracy.measure(folder, 200 if quick else None)
+    results = method_accuracy.measure(200 if quick else None)
     dense = results[0].right
-    name = method_accuracy.source().model.name
-    yield Figure(f"{name}: top-1 dense, {len(dense)} images", 100 * float(dense.mean()), "%")
+    yield Figure(f"{mnist.MODEL}: top-1 dense, {len(dense)} images", 100 * float(dense.mean()), "%")
     for one in results[1:]:
-        apart, low, high = method_accuracy.difference(one.right, dense)
-        print(f"    {one.method:<12} at {one.share:g}: {100 * one.right.mean():.2f} %, {apart:+.2f}", flush=True)
-        yield Figure(
-            f"{name}: {one.method}, {one.share:g} of the patches kept three times", apart, f"points {_span(low, high)}"
-        )
+        apart = difference(one.right, dense)
+        name = f"{one.method}, trained for it" if one.method == "cropr" else one.method
+        head = f"{mnist.MODEL}: {name}, {one.share:g} of the patches kept three times"
+        yield Figure(head, apart.value, f"points {_span(apart.low, apart.high)}")
 
 
 def steps(quick: bool) -> Iterator[Figure]:
     """The reduction step in µs, and as a share of a dense block on the same tokens."""
-    small = {model.name for model in bundled.models()} | {method_accuracy.source().model.name}
+    small = {model.name for model in bundled.models()} | {mnist.MODEL}
     for model in sorted(small):
         for batch in BATCHES:
             order = {"role": "step", "model": model, "batch": batch, "seconds": 1.0 if quick else STEP_SECONDS}

@@ -276,12 +276,15 @@ def test_only_reducing_blocks_that_need_it_pay_for_explicit_attention(reduced, f
     run(family_model)
     assert counted["explicit"] == 0
     dense = len(counted["fused"])  # one more than blocks where attention pools
+    biased = any(mask is not None for _, _, mask in counted["fused"])
     under = reduced(family_model, method, (0, 3, 3, 0))
     needed = method in ("pomt", "zero-tprune") or (method in ("topk", "evit") and family_model.cls_token is None)
     counted["fused"].clear()
     run(under)
     assert counted["explicit"] == (2 if needed else 0)
     assert len(counted["fused"]) == dense - counted["explicit"]
+    if biased:
+        return  # relative positions are a mask of each pair, whatever is reduced
     merged = [keys for _, keys, mask in counted["fused"] if mask is not None]
     assert merged == ([under.schedule.entering[2], under.schedule.entering[3]] if method == "tome" else [])
     # A mask of each pair, or of each head, would leave the fast path.

@@ -1,9 +1,10 @@
 """Cropr trained to segment scenes: mean IoU with half of the tokens dropped, all put back in grid order at the end.
 
-One query for each patch; dropped tokens come back before the last block, so that every pixel gets a label. Half is
-what is left when the last of a constant drop is done; blocks see more on average, which is told. Weights, head and
-queries are trained on the training scenes; all are judged on the same 1,000 scenes that no training saw, and their
-differences by a paired bootstrap over scenes.
+One query for each patch; dropped tokens come back before the last block, so that every pixel gets a label. Twice: with
+half of the tokens in blocks on average, and with half of the patches left after the last of a constant drop, when blocks
+see more. Weights, head and queries are trained on the training scenes; all are judged on the same 1,000 scenes that no
+training saw, and their differences by a paired bootstrap over scenes. Fine-tuning alone makes a model better, so rivals
+stand twice: on the weights as they were, and on those that each seed trained for Cropr, dense among them.
 """
 
 import copy
@@ -20,15 +21,14 @@ from torch import nn
 
 from tailfleet_reduce import apply, dissect
 from tailfleet_reduce.segmentation import PatchSegmenter, confusions, mean_iou_of
-from tailfleet_reduce.train import Losses, Segmentation, Settings, Training, constant_drop, train
+from tailfleet_reduce.train import Losses, Segmentation, Settings, Training, constant_drop, for_share, train
+from tailfleet_schema.schedule import Schedule, flops
 from tailfleet_schema.schedule import dense as dense_schedule
-from tailfleet_schema.schedule import flops
 
 SEEDS = (1, 2, 3)
-EPOCHS = 2
+EPOCHS = 3
 BATCH = 50
-LEFT = 0.5
-"""Of the patches, after the last drop."""
+HALF = 0.5
 
 GOAL_LOST = 2.0
 
@@ -68,14 +68,33 @@ def measure(quick: bool = False) -> list[Figure]:
     segmenter = scenes.trained()
     geometry = segmenter.anatomy.geometry()
     patches = geometry.tokens - geometry.prefix
-    drop = round((1 - LEFT) * patches / (geometry.depth - 2))
-    schedule = constant_drop(scenes.MODEL, geometry, drop)
-    dense = confused(segmenter, judged)
-    found = []
+    drop = round((1 - HALF) * patches / (geometry.depth - 2))
+    schedules = {
+        "half of the tokens on average": for_share(scenes.MODEL, geometry, HALF),
+        "half of the patches left at last": constant_drop(scenes.MODEL, geometry, drop),
+    }
+    figures = []
+    for words, schedule in schedules.items():
+        share = sum(schedule.entering) / (schedule.tokens * geometry.depth)
+        work = flops(schedule, geometry) / flops(dense_schedule(scenes.MODEL, geometry), geometry)
+        figures += [
+            Figure(f"{words}: tokens that blocks see on average", 100 * share, "%"),
+            Figure(f"{words}: multiply-adds of dense", 100 * work, "%"),
+            *_figures(words, schedule, segmenter, learned, judged, quick),
+        ]
+    return figures
+
+
+def _figures(
+    words: str, schedule: Schedule, segmenter: PatchSegmenter, learned: Scenes, judged: Scenes, quick: bool
+) -> list[Figure]:
+    ours, trained = [], []
     for seed in SEEDS[:1] if quick else SEEDS:
 
         def tell(training: Training, losses: Losses, seed: int = seed) -> None:
-            print(f"  seed {seed}, epoch {losses.epoch}: {losses.auxiliary:.2f}, {losses.main:.3f}", flush=True)
+            print(
+                f"  {words}, seed {seed}, epoch {losses.epoch}: {losses.auxiliary:.2f}, {losses.main:.3f}", flush=True
+            )
 
         own = copy.deepcopy(segmenter)
         # Not the copy's own anatomy: that is made of the modules it was made of.
@@ -83,40 +102,44 @@ def measure(quick: bool = False) -> list[Figure]:
         task = Segmentation(scenes.CLASSES, own.grid)
         settings = Settings(1 if quick else EPOCHS, seed=seed, backbone_learning_rate=3e-4)
         train(own.backbone, schedule, task, learned, settings, Pixels(own), after_epoch=tell)
-        found.append(confused(PatchSegmenter(apply(own.backbone, schedule), own.classes, own.head), judged))
-    rivals = {
-        name: confused(
-            PatchSegmenter(
-                apply(segmenter.backbone, replace(schedule, method=name)), segmenter.classes, segmenter.head
-            ),
-            judged,
+        ours.append(confused(PatchSegmenter(apply(own.backbone, schedule), own.classes, own.head), judged))
+        trained.append(rivals(own, schedule, judged))
+    mean = np.mean(ours, axis=0)
+    figures = [Figure(f"{words}, cropr: mean IoU, mean of {len(ours)} seeds", _mean(ours), "%")]
+    for weights, found in (
+        ("weights as they were", [rivals(segmenter, schedule, judged)] * len(ours)),
+        ("cropr's weights", trained),
+    ):
+        worst = max(
+            100 * (_iou(other["dense"].sum(0)) - _iou(one.sum(0))) for one, other in zip(ours, found, strict=True)
         )
-        for name in ("random", "topk")
-    }
-    share = sum(schedule.entering) / (schedule.tokens * geometry.depth)
-    work = flops(schedule, geometry) / flops(dense_schedule(scenes.MODEL, geometry), geometry)
-    lost = [100 * (_iou(dense.sum(0)) - _iou(one.sum(0))) for one in found]
-    interval = difference(dense, np.mean(found, axis=0), _iou)
-    figures = [
-        Figure("patches left after the last drop", 100 * (schedule.keep[-2] - geometry.prefix) / patches, "%"),
-        Figure("tokens that blocks see on average", 100 * share, "%"),
-        Figure("multiply-adds of dense", 100 * work, "%"),
-        Figure(f"dense, {len(dense)} scenes: mean IoU", 100 * _iou(dense.sum(0)), "%"),
-        Figure(
-            f"cropr: mean IoU, mean of {len(found)} seeds",
-            float(np.mean([100 * _iou(one.sum(0)) for one in found])),
-            "%",
-        ),
-        Figure("cropr: lost to dense, worst seed", max(lost), "points", GOAL_LOST),
-        Figure("cropr: lost to dense, 95 % interval's upper end", interval.high, "points"),
-    ]
-    for name, theirs in rivals.items():
-        above = difference(np.mean(found, axis=0), theirs, _iou)
+        lost = difference(np.mean([one["dense"] for one in found], axis=0), mean, _iou)
         figures += [
-            Figure(f"{name}, not trained: mean IoU", 100 * _iou(theirs.sum(0)), "%"),
-            Figure(f"cropr above {name}, 95 % interval's lower end", above.low, "points"),
+            Figure(f"{words}, dense on {weights}: mean IoU", _mean([one["dense"] for one in found]), "%"),
+            Figure(f"{words}, cropr: lost to that, worst seed", worst, "points", GOAL_LOST),
+            Figure(f"{words}, cropr: lost to that, 95 % interval's upper end", lost.high, "points"),
         ]
+        for name in ("random", "topk"):
+            theirs = [one[name] for one in found]
+            above = difference(mean, np.mean(theirs, axis=0), _iou)
+            figures += [
+                Figure(f"{words}, {name} on {weights}: mean IoU", _mean(theirs), "%"),
+                Figure(f"{words}, cropr above that, 95 % interval's lower end", above.low, "points"),
+            ]
     return figures
+
+
+def rivals(segmenter: PatchSegmenter, schedule: Schedule, judged: Scenes) -> dict[str, NDArray[np.float64]]:
+    """Confusions of what needs no training, at the counts of ``schedule``, and of no reduction at all."""
+    found = {"dense": confused(segmenter, judged)}
+    for name in ("random", "topk"):
+        reduced = apply(segmenter.backbone, replace(schedule, method=name))
+        found[name] = confused(PatchSegmenter(reduced, segmenter.classes, segmenter.head), judged)
+    return found
+
+
+def _mean(found: list[NDArray[np.float64]]) -> float:
+    return float(np.mean([100 * _iou(one.sum(0)) for one in found]))
 
 
 def confused(segmenter: PatchSegmenter, judged: Scenes) -> NDArray[np.float64]:

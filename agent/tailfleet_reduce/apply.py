@@ -1,8 +1,9 @@
 """A timm model and a schedule become a model that reduces tokens as the schedule says.
 
 The reduced model shares the model's modules and weights and leaves the model itself as it was: no forward is replaced,
-nothing is patched. Blocks that do not reduce are timm's own blocks, called whole. How a method chooses is left to its
-own file, how a block is taken apart to :mod:`tailfleet_reduce.anatomy`.
+nothing is patched. Blocks that do not reduce are timm's own blocks, called whole, but for two cases: behind ToMe's
+merging attention follows sizes, and BEiT's biases know no other places than all in order. How a method chooses is left
+to its own file, how a block is taken apart to :mod:`tailfleet_reduce.block`.
 """
 
 from typing import Mapping, Optional
@@ -13,7 +14,7 @@ from torch import nn
 from tailfleet_reduce.anatomy import Anatomy
 from tailfleet_reduce.dissect import dissect
 from tailfleet_reduce.methods import method_for
-from tailfleet_schema.errors import ScheduleError
+from tailfleet_schema.errors import InputError, ScheduleError
 from tailfleet_schema.schedule import Schedule
 
 
@@ -27,7 +28,11 @@ class ReducedModel(nn.Module):
         self.model = model
         self.schedule = schedule
         anatomy = dissect(model)
-        schedule.check_fits(schedule.model, anatomy.geometry())
+        geometry = anatomy.geometry()
+        schedule.check_fits(schedule.model, geometry)
+        # Where a model takes images of many sizes, the number of tokens decides.
+        dynamic = bool(getattr(model, "dynamic_img_size", False))
+        self._image_shape = None if dynamic else (geometry.channels, geometry.image_size, geometry.image_size)
         self._anatomy = anatomy
         self.method = None if schedule.is_dense else method_for(schedule.method, anatomy, schedule.parameters, queries)
         if self.method is not None:
@@ -47,15 +52,19 @@ class ReducedModel(nn.Module):
         return self._anatomy
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits. Raises ``ScheduleError`` for images that become another number of tokens."""
+        """Logits. Raises ``ScheduleError`` for images of another shape, or that become another number of tokens."""
         return self._anatomy.head(self.forward_tokens(images))
 
     def forward_tokens(self, images: torch.Tensor) -> torch.Tensor:
         """What the last block leaves, (B, keep[-1], C), not normed: prefix tokens first, the others in no order, unless
-        the schedule restores them: then all are in their places.
+        the schedule restores them and none leaves behind that: then all are in their places.
 
-        Raises ``ScheduleError`` for images that become another number of tokens.
+        Raises ``ScheduleError`` for images of another shape, or that become another number of tokens.
         """
+        if self._image_shape is not None and tuple(images.shape[1:]) != self._image_shape:
+            raise ScheduleError(
+                "the model takes images (B, {}, {}, {}), not {}".format(*self._image_shape, tuple(images.shape))
+            )
         x = self._anatomy.embed(images)  # (B, N, C)
         if x.shape[1] != self.schedule.tokens:
             raise ScheduleError(
@@ -87,6 +96,8 @@ def apply(
     ``InputError`` for queries that do not, and ``ModelRefused`` for a model that is not understood; all before anything
     runs.
     """
+    if not isinstance(schedule, Schedule):
+        raise InputError("{!r} is no schedule".format(schedule), "load_schedule(path) reads one from a file")
     if name is not None and name != schedule.model:
         raise ScheduleError("the schedule was made for model {!r}, not for {!r}".format(schedule.model, name))
     return ReducedModel(model, schedule, queries)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from tailfleet_reduce.method import Evidence, Method, Reduction, TokenState, gather_tokens
+from tailfleet_reduce.method import Evidence, Method, Reduction, TokenState, gather_tokens, in_full_precision
 from tailfleet_reduce.positions import Placeless
 from tailfleet_schema.schedule import MID
 
@@ -70,7 +70,7 @@ class BlockAnatomy:
             x = self.mlp(x)
         else:
             x, evidence = self.whole(x, state), self._evidence(state)
-        return self._leave(x, method, method.plan(evidence.behind(x), kept), state)
+        return self._leave(x, method, self._planned(method, evidence.behind(x), kept), state)
 
     def attention_reduce(
         self, x: torch.Tensor, method: Method, kept: int, state: Optional[TokenState] = None
@@ -88,12 +88,12 @@ class BlockAnatomy:
                 x, evidence = self._observed(x, method, state)
             else:
                 x, evidence = self.attention(x, state), self._evidence(state)
-            return self._leave(x, method, method.plan(evidence.behind(x), kept), state)
+            return self._leave(x, method, self._planned(method, evidence.behind(x), kept), state)
         bias = self._bias(x, state)
         normed = self._block.norm1(x)
         q, k, v = self._heads(normed, state)
         evidence = self._evidence(state, q, k, v, bias)
-        reduction = method.plan(evidence, kept)
+        reduction = self._planned(method, evidence, kept)
         selected = reduction.selected()
         if method.needs_probabilities(self.has_class_token):
             joined = self._join(evidence.mixed(self._attn.attn_drop), normed)
@@ -152,6 +152,9 @@ class BlockAnatomy:
             self.number,
             self._anatomy.depth,
         )
+
+    def _planned(self, method: Method, evidence: Evidence, kept: int) -> Reduction:
+        return in_full_precision(evidence.device, lambda: method.plan(evidence, kept))
 
     def _leave(self, x: torch.Tensor, method: Method, reduction: Reduction, state: TokenState) -> torch.Tensor:
         state.reduced(method, reduction, x, self._anatomy.tokens)

@@ -6,7 +6,7 @@ runs: scoring is O(N). The highest stay, in order of score. With ``restore_befor
 before the last block (last-layer fusion). Training the queries is left to ``tailfleet_reduce.train``.
 """
 
-from typing import Dict, Mapping
+from typing import Any, Dict, Mapping, cast
 
 import torch
 
@@ -29,6 +29,14 @@ class Cropr(Method):
             # In the precision that scores are computed in, whatever the model's is.
             self.register_buffer(self._names[block], query.detach().float(), persistent=False)
 
+    def _apply(self, fn: Any, *rest: Any) -> "Cropr":
+        # A model that is cast as a whole takes its buffers along; queries follow its device, not its precision.
+        held = {name: cast(torch.Tensor, getattr(self, name)) for name in self._names.values()}
+        cast(Any, super())._apply(fn, *rest)
+        for name, query in held.items():
+            setattr(self, name, query.to(cast(torch.Tensor, getattr(self, name)).device))
+        return self
+
     def check(self, schedule: Schedule) -> None:
         """Raise ``ScheduleError`` unless there are queries for every block that reduces."""
         missing = sorted(set(schedule.reducing_blocks) - set(self._names))
@@ -43,7 +51,7 @@ class Cropr(Method):
     def plan(self, evidence: Evidence, kept: int) -> Selection:
         """Keep the prefix and the ``kept - prefix`` best patches."""
         query = getattr(self, self._names[evidence.block])
-        # Also after the model was cast as a whole: in half precision close scores would tie, and large ones overflow.
-        score = evidence.x[:, evidence.prefix :].float() @ query.float()  # (B, N - P)
+        # In half precision close scores would tie, and large ones overflow.
+        score = evidence.x[:, evidence.prefix :].float() @ query  # (B, N - P)
         chosen = score.topk(kept - evidence.prefix, dim=1).indices  # (B, kept - P)
         return Selection(with_prefix(chosen, evidence.prefix))

@@ -120,6 +120,8 @@ def _check(model: nn.Module, family: Family) -> None:
     parts: Any = model
     kind = type(model)
     for name in FORWARD:
+        if name in vars(model):
+            raise _refusal(model, "its {} was replaced".format(name))
         own = getattr(kind, name, None)
         if all(own is not getattr(known, name, None) for known in family.models):
             raise _refusal(model, "its {} is not timm's".format(name))

@@ -18,6 +18,7 @@ class EViT(Method):
     """Selection by the class token's attention, with one fused token."""
 
     name = "evit"
+    reads_sizes = True
 
     def needs_probabilities(self, has_class_token: bool) -> bool:
         """Only without a class token."""

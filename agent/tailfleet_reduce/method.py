@@ -6,13 +6,15 @@ Running the block is left to :mod:`tailfleet_reduce.anatomy`, where tokens lie i
 :mod:`tailfleet_reduce.positions`.
 """
 
-from typing import Any, Callable, Dict, Optional, cast
+from typing import Any, Callable, Dict, Optional, TypeVar, cast
 
 import torch
 import torch.nn.functional as functional
 from torch import nn
 
 from tailfleet_schema.schedule import PLACEMENT, Schedule
+
+Result = TypeVar("Result")
 
 CACHED_BYTES = 1 << 20
 """What a processor core keeps close at hand: attention is computed for so many images at once as fit."""
@@ -71,6 +73,11 @@ class Evidence:
         """(B, N, C): what the block leaves. Only for methods that reduce after a block."""
         return _there(self._x)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return _there(self._q if self._x is None else self._x).device
+
     def behind(self, x: torch.Tensor) -> "Evidence":
         """The same of a block that leaves ``x`` (B, N, C)."""
         self._x = x
@@ -121,6 +128,24 @@ class Evidence:
 
     def _rows(self, q: torch.Tensor, bias: Optional[torch.Tensor]) -> torch.Tensor:
         return _softmax(q, self.k, self.scale, bias)
+
+
+def in_full_precision(device: torch.device, what: Callable[[], Result]) -> Result:
+    """``what()``, out of reach of an autocast around the model: half-precision scores would tie."""
+    if not _autocast(device.type):
+        return what()
+    with torch.autocast(device.type, enabled=False):
+        return what()
+
+
+def _autocast(device_type: str) -> bool:
+    if device_type == "cpu" and not hasattr(torch, "is_autocast_cpu_enabled"):
+        return False
+    try:
+        return bool(cast(Any, torch).is_autocast_enabled(device_type))
+    except TypeError:  # older than torch 2.4
+        asked = cast(Any, torch).is_autocast_cpu_enabled if device_type == "cpu" else torch.is_autocast_enabled
+        return bool(asked())
 
 
 def _traced() -> bool:
@@ -255,9 +280,14 @@ class TokenState:
         return torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
 
     def restore(self, x: torch.Tensor) -> torch.Tensor:
-        """All tokens in their places again, (B, all, C): those of ``x`` (B, n, C), dropped ones as they last were."""
+        """All tokens in their places again, (B, all, C): those of ``x`` (B, n, C), and dropped ones as they last were.
+
+        That is as the block left them where a method reduces after it; where one reduces within it, as they arrived
+        there: what they would have attended to was never computed.
+        """
         x = self._in_place(x)
         self.sizes, self.positions, self.memo, self._everything, self._follows = None, None, {}, None, False
+        self._restoring = False
         return x
 
     def _in_place(self, x: torch.Tensor) -> torch.Tensor:

@@ -38,13 +38,15 @@ def method_for(
     ``queries`` are those of ``cropr``; without, what the model carries. Raises ``ScheduleError`` for a method that is
     not known here, and for ``cropr`` without queries.
     """
+    if name == "dense":
+        raise ScheduleError("method 'dense' reduces nothing: there is nothing to make ready")
     if name not in METHODS:
         raise ScheduleError("this tailfleet cannot reduce by method {!r}".format(name), "install the newest tailfleet")
     return METHODS[name](anatomy, parameters or {}, queries).eval()
 
 
 def _cropr(anatomy: Anatomy, queries: Queries) -> Cropr:
-    found = cropr_queries.attached(anatomy.model) if queries is None else queries
+    found = cropr_queries.attached(anatomy.model) if queries is None else cropr_queries.tensors(queries)
     if found is None:
         raise ScheduleError("method 'cropr' needs trained queries, and the model carries none")
     cropr_queries.check(found, anatomy)

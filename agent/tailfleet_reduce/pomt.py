@@ -40,7 +40,7 @@ def scores(evidence: Evidence) -> torch.Tensor:
     """Score of each patch token, (B, N - P) fp32."""
     prefix = evidence.prefix
     attention = evidence.summed_up(lambda s, _: s.amax(1)[:, prefix:, prefix:].sum(1))  # (B, N - P)
-    attention = attention / attention.amax(1, keepdim=True)
+    attention = attention / attention.amax(1, keepdim=True).clamp(min=torch.finfo(attention.dtype).tiny)
     value = evidence.v.amax(1).sum(-1, dtype=attention.dtype).softmax(-1)[:, prefix:]
     return attention + value
 

@@ -53,8 +53,11 @@ class RotaryTable:
         # For a model of dynamic size timm computes it anew in each pass, on the host.
         self._fixed: Optional[torch.Tensor] = None
         if self._dynamic and not self.mixed:
+            rope = cast(nn.Module, self._model.rope)
+            training = rope.training
             with torch.no_grad():
-                self._fixed = self._fetched()
+                self._fixed = self._fetched_by(rope.eval())  # in training it may move places at random
+            rope.train(training)
 
     def all_of(self, state: TokenState) -> torch.Tensor:
         """(N - P, 2d), or (depth, H, N - P, 2d) where ``mixed``: first sines, then cosines. Fetched once a pass."""
@@ -62,11 +65,16 @@ class RotaryTable:
             if self._fixed is None or self._model.training:
                 state.constants["rotary"] = self._fetched()
             else:
-                state.constants["rotary"] = self._fixed.to(self._model.patch_embed.proj.weight.device)
+                device = self._model.patch_embed.proj.weight.device
+                if self._fixed.device != device:
+                    self._fixed = self._fixed.to(device)  # once, after the model was moved
+                state.constants["rotary"] = self._fixed
         return cast(torch.Tensor, state.constants["rotary"])
 
     def _fetched(self) -> torch.Tensor:
-        rope = self._model.rope
+        return self._fetched_by(self._model.rope)
+
+    def _fetched_by(self, rope: Any) -> torch.Tensor:
         return cast(torch.Tensor, rope.get_embed(shape=self._grid) if self._dynamic else rope.get_embed())
 
 

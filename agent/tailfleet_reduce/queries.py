@@ -38,9 +38,17 @@ def separated(arrays: Mapping[str, Value]) -> Tuple[Dict[str, Value], Dict[int, 
     return own, queries
 
 
-def attach(model: nn.Module, queries: Mapping[int, torch.Tensor]) -> None:
-    """Let ``model`` carry ``queries`` {block: (C,)}, in fp32."""
-    cast(Any, model).__dict__[_ATTRIBUTE] = {block: query.detach().float() for block, query in queries.items()}
+def tensors(queries: Mapping[int, Any]) -> Dict[int, torch.Tensor]:
+    """``queries`` {block: (C,)}, tensors or arrays, as fp32 tensors. Raises ``InputError`` for anything else."""
+    try:
+        return {int(block): torch.as_tensor(query).detach().float() for block, query in queries.items()}
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        raise InputError("Cropr queries are a dictionary of blocks, each with as many numbers as the model is wide")
+
+
+def attach(model: nn.Module, queries: Mapping[int, Any]) -> None:
+    """Let ``model`` carry ``queries`` {block: (C,)}, in fp32. Raises ``InputError`` for what are none."""
+    cast(Any, model).__dict__[_ATTRIBUTE] = tensors(queries)
 
 
 def attached(model: nn.Module) -> Optional[Dict[int, torch.Tensor]]:

@@ -41,7 +41,9 @@ class PatchSegmenter(nn.Module):
         self.head = head
         self.anatomy = anatomy
         self._prefix = geometry.prefix
-        self.train(anatomy.model.training)
+        self.training = anatomy.model.training  # not train(), which would thaw what the user froze within the model
+        if isinstance(backbone, ReducedModel) and backbone.schedule.keep[-1] != geometry.tokens:
+            raise _unlabelled(backbone.schedule.keep[-1] - geometry.prefix, self.grid**2)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, K, S, S). Raises ``ScheduleError`` where not all patches reach the head."""
@@ -53,12 +55,7 @@ class PatchSegmenter(nn.Module):
             for block in self.anatomy.blocks:
                 x = block.whole(x, state)
         if x.shape[1] != self._prefix + self.grid**2:
-            raise ScheduleError(
-                "{} of {} patches reach the head, but each has pixels to be labelled".format(
-                    x.shape[1] - self._prefix, self.grid**2
-                ),
-                "use a schedule that restores the tokens before the last block (restore_before)",
-            )
+            raise _unlabelled(x.shape[1] - self._prefix, self.grid**2)
         return self.unpatch(self.patch_logits(x[:, self._prefix :]))
 
     def patch_logits(self, patches: torch.Tensor) -> torch.Tensor:
@@ -125,3 +122,10 @@ def mean_iou(predicted: torch.Tensor, labels: torch.Tensor, classes: int, ignore
     Pixels labelled ``ignore`` count nowhere. Raises ``InputError`` as ``confusions`` does.
     """
     return mean_iou_of(confusions(predicted, labels, classes, ignore))
+
+
+def _unlabelled(reaching: int, patches: int) -> ScheduleError:
+    return ScheduleError(
+        "{} of {} patches reach the head, but each has pixels to be labelled".format(reaching, patches),
+        "use a schedule that restores the tokens before the last block (restore_before)",
+    )

@@ -20,12 +20,7 @@ import torch
 import torch.nn.functional as functional
 
 from tailfleet_reduce.method import Evidence, Method, Selection, gather_tokens, with_prefix
-from tailfleet_schema.schedule import SIMILAR_DROPPED
-
-ITERATIONS = (30, 5, 1)
-"""In the first three blocks, between, and in the last three."""
-
-EDGE_BLOCKS = 3
+from tailfleet_schema.schedule import SIMILAR_DROPPED, importance_passes
 
 VARIANCE = (0.01, 0.7)
 """Bounds within which a head's scores, of mean 1, tell tokens apart and do not rest on a few alone."""
@@ -66,7 +61,7 @@ class ZeroTPrune(Method):
             present: Optional[torch.Tensor] = None
             if dropped is not None:
                 present = torch.ones_like(graph[:, 0, 0]).scatter(1, dropped + prefix, 0.0)[:, None, None]
-            votes = ranked(start, graph, iterations(evidence.block, evidence.depth), present)
+            votes = ranked(start, graph, importance_passes(self.name, evidence.block, evidence.depth), present)
             score = importance(votes, prefix, tokens - prefix - similar)
         if dropped is not None:
             score = score.scatter(1, dropped, -1.0)  # below any importance
@@ -81,14 +76,6 @@ class ZeroTPrune(Method):
 
 _least: Any = getattr(torch, "sym_min", min)
 """Of two counts: of an export's free ones it stays free, where ``min`` would take the example's for all."""
-
-
-def iterations(block: int, depth: int) -> int:
-    """How often importance is passed on, in block ``block`` of ``depth``."""
-    first, between, last = ITERATIONS
-    if block < EDGE_BLOCKS:
-        return first
-    return last if block >= depth - EDGE_BLOCKS else between
 
 
 def ranked(

@@ -62,6 +62,7 @@ def evit(
     printed GFLOPs are those.
     """
     _check_share(kept_share)
+    _check_blocks(blocks, geometry, 0)
     keep, tokens = [], geometry.tokens
     for block in range(geometry.depth):
         if block in blocks:
@@ -92,6 +93,7 @@ def zero_tprune(
     """
     if len(shares) != len(before):
         raise ScheduleError("{} shares for {} blocks".format(len(shares), len(before)))
+    _check_blocks(before, geometry, 1)
     keep, tokens = [], geometry.tokens
     for block in range(geometry.depth):
         if block + 1 in before:
@@ -117,6 +119,12 @@ def cropr(model: str, geometry: Geometry, per_block: int, fusion: bool = True) -
     if fusion and pruned > 0 and per_block:
         keep[-1], restore = geometry.tokens, geometry.depth - 1
     return Schedule("cropr", model, geometry.tokens, geometry.prefix, keep, restore)
+
+
+def _check_blocks(blocks: Sequence[int], geometry: Geometry, least: int) -> None:
+    wrong = [block for block in blocks if not least <= block < geometry.depth]
+    if wrong:
+        raise ScheduleError("there is no block {} to reduce at; the model has {}".format(wrong[0], geometry.depth))
 
 
 def _check_share(share: float) -> None:

@@ -160,7 +160,17 @@ class Schedule:
                     ),
                     path=path,
                 )
+            self._check_similar(path, arriving, kept)
             arriving = kept
+
+    def _check_similar(self, path: str, arriving: int, kept: int) -> None:
+        """Zero-TPrune's similarity stage drops from the less important half alone."""
+        asked, half = self.parameters.get("similar", 0), (arriving - self.prefix) // 2
+        if min(asked, arriving - kept) > half:
+            raise ScheduleError(
+                "{}, but at most {} of {} tokens can leave as similar ones, not {}".format(kept, half, arriving, asked),
+                path=path,
+            )
 
     @property
     def entering(self) -> List[int]:

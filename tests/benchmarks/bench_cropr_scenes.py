@@ -1,10 +1,11 @@
 """Cropr trained to segment scenes: mean IoU with half of the tokens dropped, all put back in grid order at the end.
 
-One query for each patch; dropped tokens come back before the last block, so that every pixel gets a label. Twice: with
-half of the tokens in blocks on average, and with half of the patches left after the last of a constant drop, when blocks
-see more. Weights, head and queries are trained on the training scenes; all are judged on the same 1,000 scenes that no
-training saw, and their differences by a paired bootstrap over scenes. Fine-tuning alone makes a model better, so rivals
-stand twice: on the weights as they were, and on those that each seed trained for Cropr, dense among them.
+One query for each patch; dropped tokens come back before the last block, so that every pixel gets a label. Twice:
+with half of the tokens in blocks on average, and with half of the patches left after the last of a constant drop,
+when blocks see more. Weights, head and queries are trained on the training scenes; all are judged on the same 1,000
+scenes that no training saw, and their differences by a paired bootstrap over scenes. Fine-tuning alone makes a model
+better, so rivals stand twice: on the weights as they were, and on those that each seed trained for Cropr, dense among
+them.
 """
 
 import copy

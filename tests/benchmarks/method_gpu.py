@@ -52,6 +52,7 @@ def measure() -> Iterator[Timed]:
         for batch in BATCHES:
             images = torch.randn(batch, 3, geometry.image_size, geometry.image_size, device="cuda").half()
             for mode in MODES:
+                torch._dynamo.reset()  # another batch is another program, not a dynamic one
                 with torch.inference_mode():
                     calls = {label: _made(mode, one, images) for label, one in variants.items()}
                     yield Timed(name, batch, mode, turns.take(calls, SECONDS))
@@ -60,7 +61,7 @@ def measure() -> Iterator[Timed]:
 def _made(mode: str, model, images) -> Callable[[], object]:
     import torch
 
-    run = torch.compile(model, fullgraph=True) if mode == "compile" else model
+    run = torch.compile(model, fullgraph=True, dynamic=False) if mode == "compile" else model
 
     def call() -> None:
         run(images)
@@ -69,6 +70,7 @@ def _made(mode: str, model, images) -> Callable[[], object]:
     if mode != "graph":
         return call
     side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
             model(images)

@@ -125,15 +125,16 @@ def step(order: dict) -> dict:
 
         def call() -> None:
             state = anatomy.state(method)
-            state.wants_sizes = False
+            state.wants_sizes = method.proportional
             evidence = block._evidence(state, q, k, v, None).behind(x)
             reduction = method.plan(evidence, count)
             if method.needs_probabilities(anatomy.has_class_token):
                 block._join(evidence.mixed(attn.attn_drop), normed)
             state.reduced(method, reduction, x, geometry.tokens)
             reduction.tokens(x)
-            if method.placement == MID and reduction.normalised:
-                # Queries of the same width where tokens are only selected, else what attention made of the values.
+            if method.placement == MID and reduction.selected() is not None:
+                reduction.tokens(q.transpose(1, 2).flatten(2))
+            elif method.placement == MID and reduction.normalised:
                 reduction.tokens(joined)
 
         return call

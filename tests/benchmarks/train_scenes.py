@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as functional
 from tests.benchmarks import scenes
 
+from tailfleet_agent.worker import checkpoint
 from tailfleet_agent.worker.train import descend, draw, optimizer_for, rate_factor, sine_positions
 from tailfleet_reduce import dissect
 from tailfleet_reduce.segmentation import PatchSegmenter, confusions, mean_iou_of, patch_labels
@@ -84,7 +85,7 @@ def judge(segmenter: PatchSegmenter, split: str) -> float:
 def save(segmenter: PatchSegmenter, out: Path) -> None:
     """The weights in half precision."""
     arrays = {name: value.detach().numpy().astype(np.float16) for name, value in segmenter.state_dict().items()}
-    np.savez(out, **arrays)
+    checkpoint.write(str(out), arrays)
 
 
 def main() -> None:

@@ -81,6 +81,8 @@ def test_one_block_is_pomts_shape():
         (lambda: published.evit("m", DEIT_S, 0.0), "above 0 and be at most 1"),
         (lambda: published.one_block("pomt", "m", DEIT_S, 100, 12), "no block 12"),
         (lambda: published.zero_tprune("m", DEIT_S, [1.0]), "1 shares for 5 blocks"),
+        (lambda: published.evit("m", DEIT_S, 0.7, [3, 12]), "no block 12 to reduce at; the model has 12"),
+        (lambda: published.zero_tprune("m", DEIT_S, [0.9], [0]), "no block 0 to reduce at"),
         (lambda: published.cropr("m", DEIT_S, 40), "cropr can leave no fewer than 2"),
     ],
 )

@@ -203,3 +203,13 @@ def test_the_digest_is_of_the_content():
     assert one_block("topk", 99).digest != one_block("topk", 100).digest
     again = codec.loads(Schedule, codec.dumps(one_block("topk", 99)))
     assert again.digest == one_block("topk", 99).digest
+
+
+def test_zero_tprune_can_drop_no_more_than_half_as_similar():
+    def made(kept, similar):
+        return Schedule("zero-tprune", "m", 26, 1, [26, kept], parameters={"similar": similar})
+
+    assert made(14, 12).keep == [26, 14]
+    assert made(20, 1000).keep == [26, 20]  # six go, all of them similar
+    with pytest.raises(ScheduleError, match=r"keep\[1\]: 13, but at most 12 of 26 tokens can leave as similar ones"):
+        made(13, 13)

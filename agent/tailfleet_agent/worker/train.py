@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from tailfleet_agent.worker import datasets, models
+from tailfleet_agent.worker import checkpoint, datasets, models
 from tailfleet_reduce import Anatomy, dissect
 from tailfleet_schema import codec
 from tailfleet_schema.errors import TailfleetError
@@ -231,8 +231,7 @@ def _run(given: Any) -> None:
     model = models.build(spec, given.artifacts, given.seed)
 
     def write(arrays: Any) -> None:
-        with open(given.out, "wb") as file:
-            np.savez(file, **arrays)
+        checkpoint.write(given.out, arrays)
 
     def after_epoch(done: int) -> None:
         if given.save_every and done % given.save_every == 0:

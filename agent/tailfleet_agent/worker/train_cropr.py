@@ -120,6 +120,7 @@ def run(order: TrainOrder, say: Callable[[TrainEvent], None]) -> None:
         Settings(epochs=order.epochs, fine_tune=order.fine_tune, seed=order.seed),
         resume=resume,
         after_epoch=after_epoch,
+        data="{} {} {}".format(order.dataset.sha256, order.split, order.batch),
     )
     pruned = top1(apply(model, schedule), held_out, spec, order.batch)
     checkpoint.write(order.out, _result(order, model, found))

@@ -50,12 +50,15 @@ class LearningCropr(Cropr):
         super().__init__({block: scorer.folded() for block, scorer in scorers.items()})
         self._scorers = scorers
         self._seen: List[Tuple[int, torch.Tensor]] = []
+        self.watching = False
+        """Whether a pass is part of a training step, whose branches will want to see what blocks left."""
 
     def plan(self, evidence: Evidence, kept: int) -> Selection:
         """As deployed; nothing is differentiated through the choice."""
         with torch.no_grad():
             getattr(self, self._names[evidence.block]).copy_(self._scorers[evidence.block].folded())
-            self._seen.append((evidence.block, evidence.x[:, evidence.prefix :].detach()))
+            if self.watching:
+                self._seen.append((evidence.block, evidence.x[:, evidence.prefix :].detach()))
             return super().plan(evidence, kept)
 
     def logits(self) -> Dict[int, torch.Tensor]:

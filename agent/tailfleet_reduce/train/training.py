@@ -75,8 +75,9 @@ class Training:
 
     ``batches`` is iterated once an epoch, with torch's random state set for it: pairs of images (B, channels, S, S) and
     what ``task`` calls targets; it has a length. ``head`` maps what the last block leaves (B, n, C) to what the task's
-    main loss takes; without, a classification uses the model's own. Raises ``InputError`` for a schedule of another
-    method or one that reduces nothing, and what ``apply`` raises.
+    main loss takes; without, a classification uses the model's own. ``data`` names images and batches: a state of
+    others is not taken up. Raises ``InputError`` for a schedule of another method or one that reduces nothing, and what
+    ``apply`` raises.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Training:
         batches: Any,
         settings: Optional[Settings] = None,
         head: Optional[Callable[[torch.Tensor], Any]] = None,
+        data: str = "",
     ) -> None:
         if schedule.method != "cropr" or schedule.is_dense:
             raise ScheduleError(
@@ -110,7 +112,7 @@ class Training:
         """Under the queries as they are."""
         self.reduced.method = self._learning.to(device)
         self._head = self._head_for(head)
-        self._about = _about(model, schedule, task, settings)
+        self._about = _about(model, schedule, task, settings, data)
         for scorer in self._scorers.values():
             scorer.to(device)
         self._learners = {"scorer.{}".format(block): cast(nn.Module, one) for block, one in self._scorers.items()}
@@ -148,6 +150,9 @@ class Training:
         learning = _learning(self.reduced, self._learners, settings.fine_tune)
         with learning, _drawing(settings.seed, self.epoch + 1, device):
             for step, (images, targets) in enumerate(self._batches):
+                images = images.to(device)
+                # A detector's are lists of dictionaries: where they lie is its own business.
+                targets = targets.to(device) if isinstance(targets, torch.Tensor) else targets
                 share = (self.epoch + step / steps) / settings.epochs
                 losses = self._step(images, targets, rate_factor(share, settings.warmup_share))
                 auxiliary, main = auxiliary + losses[0], main + losses[1]
@@ -155,8 +160,13 @@ class Training:
         return Losses(self.epoch, auxiliary / steps, None if self._head is None else main / steps)
 
     def _step(self, images: torch.Tensor, targets: Any, factor: float) -> Tuple[float, float]:
+        self._learning.watching = True
+        try:
+            with torch.set_grad_enabled(self.settings.fine_tune):
+                x = self.reduced.forward_tokens(images)
+        finally:
+            self._learning.watching = False
         with torch.set_grad_enabled(self.settings.fine_tune):
-            x = self.reduced.forward_tokens(images)
             main = x.new_zeros(()) if self._head is None else self._task.main_loss(self._head(x), targets)
         losses = [self._task.auxiliary_loss(logits, targets) for logits in self._learning.logits().values()]
         auxiliary = torch.stack(losses).sum()
@@ -250,13 +260,14 @@ def train(
     head: Optional[Callable[[torch.Tensor], Any]] = None,
     resume: Optional[Mapping[str, torch.Tensor]] = None,
     after_epoch: Optional[Callable[[Training, Losses], None]] = None,
+    data: str = "",
 ) -> Dict[int, torch.Tensor]:
     """Train to the end; the folded queries {block: (C,)}, which ``model`` carries from then on.
 
     For the arguments see :class:`Training`. ``resume`` is a state of a training that was stopped; ``after_epoch`` is
     called between epochs, where ``Training.state()`` is what to save. With ``fine_tune`` the model itself is changed.
     """
-    training = Training(model, schedule, task, batches, settings, head)
+    training = Training(model, schedule, task, batches, settings, head, data)
     if resume is not None:
         training.restore(resume)
     while training.epoch < training.settings.epochs:
@@ -290,7 +301,7 @@ def _drawing(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _about(model: nn.Module, schedule: Schedule, task: Task, settings: Settings) -> str:
+def _about(model: nn.Module, schedule: Schedule, task: Task, settings: Settings, data: str) -> str:
     """What must be the same for a state to be taken up, as JSON."""
     weights = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
@@ -303,6 +314,7 @@ def _about(model: nn.Module, schedule: Schedule, task: Task, settings: Settings)
             "task": type(task).__name__,
             "queries": task.queries,
             "classes": task.classes,
+            "images_and_batches": data,
             **asdict(settings),
         }
     )

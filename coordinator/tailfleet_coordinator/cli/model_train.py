@@ -16,7 +16,7 @@ from tailfleet_coordinator.cli.schedule import from_file
 from tailfleet_coordinator.cli.show import fleet, runs, say
 from tailfleet_coordinator.library import training
 from tailfleet_schema import codec
-from tailfleet_schema.errors import InternalError
+from tailfleet_schema.errors import InputError, InternalError
 from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.training import Judged, TrainOrder, state_path
 from tailfleet_schema.workload import ModelSpec
@@ -52,6 +52,12 @@ def train_cropr(
     A fifth of a folder's images is held out; of a bundled dataset the calibration images are. What a model makes of
     them before and after is printed at the end.
     """
+    if out.suffix != ".npz" or out.is_dir():
+        raise InputError(f"--out {out} is no file whose name ends in .npz")
+    if [keep, drop, schedule].count(None) != 2:
+        raise InputError("say how many tokens leave by one of --keep, --drop and --schedule")
+    if add is not None and any(known == add for known in fleet().models()["model"]):
+        raise InputError(f"there is a model {add!r} already", "name another with --add")
     given = None if schedule is None else from_file(schedule)
     with bars() as progress:
         images = training.images(dataset, seed, progress)
@@ -92,6 +98,7 @@ def train_cropr(
     say(f"weights and queries: {out}; schedule: {file}")
     if add is None:
         say(f"to register it: tailfleet model add NAME --like {model} --checkpoint {out}")
+        say(f'the schedule is for {model}; for NAME, change its "model", or train with --add NAME')
         return
     with bars() as progress:
         fleet().add_model(

@@ -69,7 +69,10 @@ def events(order: TrainOrder) -> Iterator[TrainEvent]:
     ``KeyboardInterrupt`` ends the child, too, and goes on; the state of its last whole epoch is then on disk.
     """
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(CHILD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        # A session of its own: Ctrl-C in a terminal reaches it once, from here.
+        process = subprocess.Popen(
+            CHILD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+        )
         assert process.stdin is not None
         assert process.stdout is not None
         try:

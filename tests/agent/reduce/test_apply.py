@@ -1,11 +1,13 @@
 """The public interface: what it is given that does not fit is refused in one clear sentence, before anything runs."""
 
+import inspect
 import re
 
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
-from tailfleet_reduce import METHODS, apply, dissect, method_for
+from tailfleet_reduce import METHODS, ModelRefused, apply, dissect, method_for
 from tailfleet_reduce.queries import attach, untrained
 from tailfleet_schema.errors import InputError, ScheduleError
 from tailfleet_schema.schedule import Schedule, dense
@@ -88,13 +90,45 @@ def test_a_schedule_of_a_model_without_a_name_is_compared_by_what_can_be_seen(mo
         assert apply(model, schedule())(IMAGES).shape == (2, 7)
 
 
-def test_images_that_become_another_number_of_tokens_are_refused(model):
+@pytest.mark.parametrize(
+    "images", [IMAGES[:, :, :32, :32], IMAGES[:, :1], IMAGES[0]], ids=["size", "channels", "batch"]
+)
+def test_images_of_another_shape_are_refused(model, images):
     reduced = apply(model, dense("small", dissect(model).geometry()))
-    model.patch_embed.img_size = (32, 32)
-    model.pos_embed = torch.nn.Parameter(model.pos_embed[:, :17])
+    with torch.no_grad(), pytest.raises(ScheduleError) as refusal:
+        reduced(images)
+    assert_one_sentence(refusal.value, r"takes images \(B, 3, 40, 40\), not ")
+
+
+def test_images_that_become_another_number_of_tokens_are_refused():
+    if "dynamic_img_size" not in inspect.signature(VisionTransformer).parameters:
+        pytest.skip("this timm takes images of one size alone")
+    small = {"img_size": 40, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 7}
+    model = VisionTransformer(dynamic_img_size=True, **small).eval()
+    reduced = apply(model, dense("small", dissect(model).geometry()))
     with torch.no_grad(), pytest.raises(ScheduleError) as refusal:
         reduced(IMAGES[:, :, :32, :32])
     assert_one_sentence(refusal.value, "expects 26 tokens, these images become 17")
+
+
+def test_what_is_no_schedule_is_refused(untouchable):
+    with pytest.raises(InputError) as refusal:
+        apply(untouchable, "schedule.json")
+    assert_one_sentence(refusal.value, "'schedule.json' is no schedule")
+
+
+def test_a_forward_that_was_replaced_on_the_model_is_seen(model):
+    model.forward_features = lambda images: images
+    with pytest.raises(ModelRefused) as refusal:
+        apply(model, schedule())
+    assert_one_sentence(refusal.value, "its forward_features was replaced")
+
+
+def test_queries_may_be_arrays(model):
+    numbers = {1: [0.5] * 24}
+    assert apply(model, schedule("cropr"), queries={1: torch.tensor(numbers[1]).numpy()})(IMAGES).shape == (2, 7)
+    with pytest.raises(InputError, match="as many numbers as the model is wide"):
+        apply(model, schedule("cropr"), queries={1: "none"})
 
 
 def test_cropr_without_queries_is_refused(untouchable):

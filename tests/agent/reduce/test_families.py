@@ -4,6 +4,7 @@ That every method computes its formulas on them stands in ``test_rules``, with a
 """
 
 import copy
+import os
 
 import family_table
 import pytest
@@ -199,6 +200,21 @@ def test_the_readmes_table_is_true(family, name, settings):
     """Every method on every family: identity, counts, prefix, batch-mates."""
     model = real(name, settings)
     assert {method: family_table.cell(model, method) for method in METHODS} == dict.fromkeys(METHODS, "works")
+
+
+def test_the_readme_has_the_families_that_are_tested():
+    path = os.path.join(os.path.dirname(__file__), "..", "..", "..", "README.md")
+    if not os.path.exists(path):
+        pytest.skip("the README is not here: these tests run without the repository")
+    with open(path, encoding="utf-8") as file:
+        rows = file.read().split("<!-- families -->")[1].split("<!-- /families -->")[0].splitlines()
+    told = [row.split(" | ") for row in rows if row.startswith("| ")][2:]
+    known = [*family_table.FAMILIES, *family_table.REFUSED]
+    assert [(row[0][2:], row[1]) for row in told] == [(family, "`{}`".format(name)) for family, name, _ in known]
+    assert [row[2].split(":")[0] for row in told[: len(family_table.FAMILIES)]] == ["works"] * len(
+        family_table.FAMILIES
+    )
+    assert all(row[2].startswith("refused: ") for row in told[len(family_table.FAMILIES) :])
 
 
 @pytest.mark.parametrize(

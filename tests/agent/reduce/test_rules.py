@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as functional
 
 from tailfleet_reduce import METHODS, TokenState, apply, dissect, method_for
+from tailfleet_reduce.queries import untrained
 from tailfleet_schema.schedule import AFTER, PLACEMENT, SELECTING, Schedule, smallest_reachable
 
 IMAGES = torch.randn(3, 3, 40, 40, generator=torch.Generator().manual_seed(5))
@@ -369,3 +370,27 @@ def test_every_parameter_learns_through_the_reduction(reduced, build_family, met
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_an_autocast_around_the_model_changes_no_choice(build_family, method):
+    if not hasattr(torch, "autocast") or not HALF:
+        pytest.skip("torch {} knows no autocast of a CPU's half precision".format(torch.__version__))
+    model = build_family("vit")
+    anatomy = dissect(model)
+    ready = method_for(method, anatomy, queries=untrained(anatomy.depth, 24))
+    chosen = []
+    plan = ready.plan
+
+    def planned(evidence, kept):
+        assert not torch.is_autocast_enabled("cpu")
+        reduction = plan(evidence, kept)
+        chosen.append(reduction.tokens(torch.arange(26.0).reshape(1, 26, 1).expand(3, -1, -1)))
+        return reduction
+
+    ready.plan = planned
+    with torch.no_grad():
+        x = anatomy.embed(IMAGES)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            anatomy.blocks[1].reduce(x, ready, 20)
+    assert len(chosen) == 1

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tailfleet_reduce.method import Evidence
-from tailfleet_reduce.zero_tprune import ZeroTPrune, iterations
+from tailfleet_reduce.zero_tprune import ZeroTPrune
+from tailfleet_schema.schedule import importance_passes
 
 TOKENS = 24
 
@@ -99,7 +100,7 @@ def test_importance_is_passed_on_more_often_in_early_blocks(slow, block, times):
     # Tokens mostly look at themselves, so importance moves slowly, and each number of iterations keeps others.
     S = 0.9 * torch.eye(TOKENS) + 0.1 * graphs(1.5, 1.2, 1.8)
     evidence = evidence_of(S, block=block)
-    assert iterations(block, 12) == times
+    assert importance_passes("zero-tprune", block, 12) == times
     kept = kept_by(evidence, 12, similar=0)
     assert kept == transcribed(slow, evidence, 12, S, similar=0)
     others = [set(kept_by(evidence_of(S, block=other), 12, similar=0)) for other in (0, 4, 11)]
@@ -107,8 +108,8 @@ def test_importance_is_passed_on_more_often_in_early_blocks(slow, block, times):
 
 
 def test_in_a_shallow_model_early_blocks_come_before_late_ones():
-    assert [iterations(block, 4) for block in range(4)] == [30, 30, 30, 1]
-    assert [iterations(block, 7) for block in range(7)] == [30, 30, 30, 5, 1, 1, 1]
+    assert [importance_passes("zero-tprune", block, 4) for block in range(4)] == [30, 30, 30, 1]
+    assert [importance_passes("zero-tprune", block, 7) for block in range(7)] == [30, 30, 30, 5, 1, 1, 1]
 
 
 @pytest.mark.parametrize(("prefix", "has_class_token"), [(1, True), (3, True), (3, False), (0, False)])

@@ -107,7 +107,7 @@ def test_refusals_are_one_sentence(tailfleet, child, tmp_path):
     )  # fmt: skip
     for arguments, words in (
         (("nowhere", "--drop", "3"), "neither a bundled dataset (digits) nor a folder"),
-        (("digits",), "0 are given"),
+        (("digits",), "by one of --keep, --drop and --schedule"),
         (("digits", "--drop", "3", "--keep", "0.5"), "2 are given"),
         (("digits", "--schedule", tmp_path / "none.json"), "cannot read"),
     ):

@@ -139,7 +139,7 @@ def in_full_precision(device: torch.device, what: Callable[[], Result]) -> Resul
 
 
 def _autocast(device_type: str) -> bool:
-    if device_type == "cpu" and not hasattr(torch, "is_autocast_cpu_enabled"):
+    if device_type not in ("cpu", "cuda") or (device_type == "cpu" and not hasattr(torch, "is_autocast_cpu_enabled")):
         return False
     try:
         return bool(cast(Any, torch).is_autocast_enabled(device_type))

@@ -107,7 +107,10 @@ def test_an_oom_result_needs_no_calls():
         (lambda: SweepSettings(rounds=0), "rounds"),
         (lambda: CampaignRequest(["m"], []), "^boards: is empty"),
         (lambda: CampaignRequest(["m", "m"], ["b"]), r"^models\[1\]: 'm' is named twice"),
-        (lambda: CampaignRequest(["m"], ["b"], methods=["magic"]), r"^methods\[0\]: unknown: 'magic'; known: topk"),
+        (
+            lambda: CampaignRequest(["m"], ["b"], methods=["magic"]),
+            r"^methods\[0\]: unknown: 'magic'; known: random, topk",
+        ),
         (lambda: CampaignRequest(["m"], ["b"], planners=["best"]), r"^planners\[0\]: unknown"),
         (lambda: CampaignRequest(["m"] * 1001, ["b"]), "^models: has 1001 names"),
         (lambda: CampaignRequest(["m"], ["b"], batch=2**40), "^batch: must be at most"),

@@ -54,9 +54,9 @@ def train_cropr(
     """
     if out.suffix != ".npz" or out.is_dir():
         raise InputError(f"--out {out} is no file whose name ends in .npz")
-    if [keep, drop, schedule].count(None) != 2:
+    if sum(one is not None for one in (keep, drop, schedule)) != 1:
         raise InputError("say how many tokens leave by one of --keep, --drop and --schedule")
-    if add is not None and any(known == add for known in fleet().models()["model"]):
+    if add is not None and any(known == add for known in fleet().models()["name"]):
         raise InputError(f"there is a model {add!r} already", "name another with --add")
     given = None if schedule is None else from_file(schedule)
     with bars() as progress:

@@ -38,11 +38,10 @@ def command(artifacts, dataset, out, *more):
     ]
 
 
-def test_it_learns_and_writes_weights_that_load(artifacts, stripes, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train, "FULL_EPOCHS", 20)
-    monkeypatch.setattr(train, "LEARNING_RATE", 5e-3)
+def test_it_learns_and_writes_weights_that_load(artifacts, stripes, tmp_path, capsys):
     out = tmp_path / "weights.npz"
-    assert train.main(command(artifacts, stripes, out, "--epochs", "30")) == 0
+    recipe = ("--epochs", "30", "--full-epochs", "20", "--learning-rate", "5e-3")
+    assert train.main(command(artifacts, stripes, out, *recipe)) == 0
     assert "epoch 30/30" in capsys.readouterr().err
     spec = artifacts.model(checkpoint_sha256=artifacts.put(out.read_bytes()))
     model = models.build(spec, artifacts.folder, seed=99)

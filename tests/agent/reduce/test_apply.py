@@ -125,8 +125,8 @@ def test_a_forward_that_was_replaced_on_the_model_is_seen(model):
 
 
 def test_queries_may_be_arrays(model):
-    numbers = {1: [0.5] * 24}
-    assert apply(model, schedule("cropr"), queries={1: torch.tensor(numbers[1]).numpy()})(IMAGES).shape == (2, 7)
+    arrays = {block: torch.full((24,), 0.5).numpy() for block in (1, 2)}
+    assert apply(model, schedule("cropr"), queries=arrays)(IMAGES).shape == (2, 7)
     with pytest.raises(InputError, match="as many numbers as the model is wide"):
         apply(model, schedule("cropr"), queries={1: "none"})
 

@@ -58,9 +58,9 @@ def test_a_schedule_that_reduces_nothing_gives_the_dense_logits_with_the_same_he
 
 def test_tokens_that_are_not_put_back_are_refused():
     model = small()
-    segmenter = PatchSegmenter(apply(model, schedule_of(model, [10, 6])), CLASSES)
+    reduced = apply(model, schedule_of(model, [10, 6]))
     with pytest.raises(ScheduleError, match="5 of 9 patches reach the head") as refusal:
-        segmenter(IMAGES)
+        PatchSegmenter(reduced, CLASSES)
     assert "restore_before" in refusal.value.mend
 
 

@@ -150,6 +150,9 @@ def test_branches_teach_queries_alone():
     training = Training(model, FUSED, Classification(CLASSES), spots, Settings(fine_tune=True))
     images, labels = next(iter(spots))
     training.reduced.forward_tokens(images)
+    assert training._learning.logits() == {}  # a look at it between epochs leaves nothing behind
+    training._learning.watching = True
+    training.reduced.forward_tokens(images)
     logits = training._learning.logits()
     sum(Classification(CLASSES).auxiliary_loss(one, labels) for one in logits.values()).backward()
     assert all(p.grad is None for p in model.parameters())

@@ -199,7 +199,7 @@ def test_a_count_that_does_not_fit_is_a_result(make_job):
     ("unit", "sentence"),
     [
         (Unit(Part.MODEL, 18, 18), "18 tokens asked for, but the model has 17"),
-        (Unit(Part.REDUCE, 17, 9, "evit"), "unknown method 'evit'"),
+        (Unit(Part.REDUCE, 17, 9, "magic"), "unknown method 'magic'"),
         (Unit(Part.INPUT, 9, 9), "input is judged, not timed"),
     ],
 )

@@ -52,7 +52,7 @@ def test_with_ink_the_inked_patches_reach_the_blocks():
     with torch.no_grad():
         anatomy.embed = lambda images: torch.arange(17.0)[None, :, None].expand(images.shape[0], -1, 16)
         seen = []
-        anatomy.blocks[0].attention = lambda x: seen.append(x[:, :, 0].long()) or x
+        anatomy.blocks[0].attention = lambda x, state: seen.append(x[:, :, 0].long()) or x
         ink = torch.full((5, 16), 1e-9)
         ink[:, [3, 7]] = 1.0
         train.forward(anatomy, torch.zeros(5, 1, 8, 8), 2 / 16, ink)

@@ -108,8 +108,9 @@ def test_refusals_are_one_sentence(tailfleet, child, tmp_path):
     for arguments, words in (
         (("nowhere", "--drop", "3"), "neither a bundled dataset (digits) nor a folder"),
         (("digits",), "by one of --keep, --drop and --schedule"),
-        (("digits", "--drop", "3", "--keep", "0.5"), "2 are given"),
+        (("digits", "--drop", "3", "--keep", "0.5"), "by one of --keep, --drop and --schedule"),
         (("digits", "--schedule", tmp_path / "none.json"), "cannot read"),
+        (("digits", "--drop", "3", "--out", tmp_path / "o.pt"), "o.pt is no file whose name ends in .npz"),
     ):
         status, said, err = tailfleet(*start, *arguments)
         assert (status, said) == (2, "")
@@ -158,6 +159,8 @@ def test_the_result_is_registered_as_the_model_it_comes_from(live, tailfleet, ch
     assert "model mine is registered" in said
     assert json.loads(out.with_suffix(".schedule.json").read_text())["model"] == "mine"
     assert tailfleet("model", "add", "again", "--like", "digits_vit", "--checkpoint", out)[0] == 0
+    started = ("model", "train-cropr", "digits_vit", "--dataset", "digits", "--drop", "3", "--out", out)
+    assert "there is a model 'mine' already" in tailfleet(*started, "--add", "mine")[2]
     known = {spec.name: spec for spec in live.lab.store.list_models()}
     for name in ("mine", "again"):
         assert known[name].preprocessing == original.preprocessing

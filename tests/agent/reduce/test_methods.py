@@ -277,3 +277,15 @@ def test_the_schema_and_this_package_know_the_same_methods():
     assert set(METHODS) | {"dense"} == set(PLACEMENT)
     assert all(make().placement == PLACEMENT[name] for name, make in MAKE.items())
     assert all(make().name == name for name, make in MAKE.items())
+
+
+def test_pomt_goes_by_values_where_no_patch_attends_to_a_patch():
+    heads, tokens, width = 2, 9, 4
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, heads, tokens, width, generator=generator) for _ in range(3))
+    sink = torch.tensor([0.0] + [-300.0] * (tokens - 1))[None, None, None]  # all that attention has goes to the prefix
+    evidence = Evidence(q, k, v, 0.5, sink, 1, True, None)
+    places = torch.arange(float(tokens)).reshape(1, tokens, 1)
+    kept = METHODS["pomt"](None, {}, None).plan(evidence, 5).tokens(places)[0, 1:4, 0]
+    by_value = v.amax(1).sum(-1)[0, 1:].argsort(descending=True)[:3] + 1
+    assert kept.tolist() == by_value.tolist()

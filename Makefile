@@ -37,9 +37,10 @@ $(READY): pyproject.toml Makefile
 demo: $(READY)
 	@$(BIN)/tailfleet demo --dir build/demo
 
-# Side by side what computes in its own process; one after another what starts coordinators, agents and clusters.
+# Side by side what computes in its own process, each on one thread: torch's threads that outnumber cores wait for each
+# other ten times as long. One after another what starts coordinators, agents and clusters.
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m pytest -m slow
 
 lint: $(READY)

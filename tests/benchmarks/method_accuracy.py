@@ -25,7 +25,7 @@ SHARES = [0.7, 0.5]
 """Of the patches that arrive there."""
 
 BATCH = 50
-EPOCHS = 3
+EPOCHS = 2
 """Of Cropr's training."""
 
 

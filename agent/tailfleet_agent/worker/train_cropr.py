@@ -6,6 +6,7 @@ pickle and in one step, so that a training that was ended at any moment can be r
 """
 
 import os
+import signal
 import sys
 import time
 from typing import IO, Callable, Dict, Iterator, Optional, Tuple
@@ -174,4 +175,6 @@ def main(orders: IO[str] = sys.stdin, channel: IO[str] = sys.stdout) -> int:
 
 
 if __name__ == "__main__":
+    # The command ends it so, also where it was itself started by something that lets background jobs ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

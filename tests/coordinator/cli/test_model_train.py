@@ -1,6 +1,7 @@
 """``tailfleet model train-cropr`` as it is typed; a made-up child stands for the one with torch, but for one test."""
 
 import json
+import signal
 import sys
 
 import numpy as np
@@ -123,7 +124,16 @@ def test_refusals_are_one_sentence(tailfleet, child, tmp_path):
     assert "no event" in tailfleet(*start, "digits", "--drop", "3")[2]
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C is heard here even where whoever started the tests lets background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_says_what_is_kept(tailfleet, child, tmp_path, kept):
     out = tmp_path / "o.npz"
     if kept:

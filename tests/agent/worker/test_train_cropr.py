@@ -181,13 +181,16 @@ def test_ctrl_c_ends_the_child_without_a_traceback_and_leaves_its_state(order):
         stderr=subprocess.PIPE,
         universal_newlines=True,
     )
-    child.stdin.write(codec.dumps(replace(order, epochs=100000)) + "\n")
-    child.stdin.flush()
-    for line in child.stdout:
-        if codec.loads(TrainEvent, line).auxiliary_loss is not None:
-            break
-    child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=60)
+    try:
+        child.stdin.write(codec.dumps(replace(order, epochs=100000)) + "\n")
+        child.stdin.flush()
+        for line in child.stdout:
+            if codec.loads(TrainEvent, line).auxiliary_loss is not None:
+                break
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=60)
+    finally:
+        child.kill()
     assert child.returncode == train_cropr.INTERRUPTED
     assert "Traceback" not in said
     assert int(read(state_path(order.out))["epoch"]) >= 1

@@ -230,7 +230,7 @@ SCHEDULES = [
     ({"prefix": 2}, "schedule.prefix: "),
     ({"method": "magic"}, "schedule.method: unknown method 'magic'"),
     ({"method": "x" * 10_000}, "schedule.method: unknown method 'xxx"),
-    ({"restore_before": 3}, "schedule.restore_before: "),
+    ({"restore_before": 300}, "schedule.restore_before: "),
     ({"parameters": {"alpha": 0.5}}, "schedule.parameters: method 'topk' has no parameter 'alpha'"),
     ({"colour": 1}, "schedule.colour: unknown field"),
     ({"keep": [17, 17, 17, True]}, "schedule.keep[3]: must be a whole number"),

@@ -37,10 +37,11 @@ $(READY): pyproject.toml Makefile
 demo: $(READY)
 	@$(BIN)/tailfleet demo --dir build/demo
 
-# Side by side what computes in its own process, each on one thread: torch's threads that outnumber cores wait for each
-# other ten times as long. One after another what starts coordinators, agents and clusters.
+# On one thread each: torch's threads that outnumber cores wait for each other ten times as long. Side by side what
+# computes in its own process, one after another what starts coordinators, agents and clusters.
+test: export OMP_NUM_THREADS = 1
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m pytest -m slow
 
 lint: $(READY)

@@ -1,4 +1,6 @@
-"""A real PostgreSQL for the tests that ask for one: a server of its own on a Unix socket, gone when the tests end.
+"""What tests of several rooms need: a real PostgreSQL, and exported models run as a user runs them.
+
+The PostgreSQL is a server of its own on a Unix socket, gone when the tests end.
 
 Everything is imported late: the board's own tests run on Pythons that have none of it.
 """
@@ -6,6 +8,7 @@ Everything is imported late: the board's own tests run on Pythons that have none
 import itertools
 import os
 import subprocess
+import sys
 import tempfile
 import warnings
 
@@ -90,3 +93,33 @@ def new_url(request, tmp_path):
     yield new
     for server, name in made:
         server.drop(name)
+
+
+RUN_ONNX = """
+import sys
+import numpy
+import onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+images = numpy.load(sys.argv[2])
+numpy.save(sys.argv[3], session.run(["logits"], {"images": images})[0])
+"""
+
+
+@pytest.fixture
+def onnx_logits(tmp_path_factory):
+    """Run an ONNX file on an array of images, in a process of its own.
+
+    A test of another room may have given this one a pool of threads for all sessions, which closes it to plain ones.
+    """
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("onnx")
+
+    def run(path, images):
+        given, got = str(folder / "images.npy"), str(folder / "logits.npy")
+        np.save(given, images)
+        subprocess.run([sys.executable, "-c", RUN_ONNX, str(path), given, got], check=True, timeout=300)
+        return np.load(got)
+
+    return run

@@ -77,7 +77,12 @@ def _opened(path: str, form: str) -> Tuple[Run, str]:
     runtime: Any = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
-    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except RuntimeError:
+        # A program whose sessions share one pool of threads cannot open one that has its own.
+        options.use_per_session_threads = False
+        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def run(images: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])

@@ -117,7 +117,7 @@ class Evidence:
     def _images_at_once(self) -> int:
         """All, unless it pays to take them in turns: eagerly, on a CPU, and where no gradient will want S again."""
         batch, heads, tokens, _ = self.q.shape
-        if self.q.device.type != "cpu" or torch.is_grad_enabled() or _traced():
+        if torch.is_grad_enabled() or not eagerly_on_cpu(self.q):
             return batch
         return max(1, CACHED_BYTES // (4 * heads * tokens * tokens))
 
@@ -148,11 +148,16 @@ def _autocast(device_type: str) -> bool:
         return bool(asked())
 
 
-def _traced() -> bool:
-    """Whether a graph is made of what runs: better one operator there than one for each turn."""
+def eagerly_on_cpu(tensor: torch.Tensor) -> bool:
+    """Whether what is done with ``tensor`` runs now and on a CPU, not on a GPU and not as part of a graph.
+
+    There a loop, or rows added one by one, beats the one large operator that is best elsewhere.
+    """
     compiler = getattr(torch, "compiler", None)
-    return bool(cast(Any, torch.jit).is_tracing()) or bool(
-        hasattr(compiler, "is_compiling") and cast(Any, compiler).is_compiling()
+    return (
+        tensor.device.type == "cpu"
+        and not cast(Any, torch.jit).is_tracing()
+        and not (hasattr(compiler, "is_compiling") and cast(Any, compiler).is_compiling())
     )
 
 

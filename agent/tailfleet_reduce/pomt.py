@@ -12,6 +12,8 @@ P + T + 1. A token pooled by an earlier block is a patch like any other, and wei
 of tokens it stands for. Deliberately unlike the release: scores and explicit attention in reducing blocks alone.
 """
 
+from typing import Optional
+
 import torch
 
 from tailfleet_reduce.method import Evidence, Method, Reduction, gather_tokens, with_prefix
@@ -31,9 +33,7 @@ class Pomt(Method):
         """Keep the prefix and the ``kept - prefix - 1`` best patches; pool the others."""
         score = scores(evidence)
         chosen = score.topk(kept - evidence.prefix - 1, dim=1).indices  # (B, T)
-        index = with_prefix(chosen, evidence.prefix)
-        size = evidence.sizes if evidence.sizes is not None else _ones(evidence.k)  # (B, N)
-        return SelectionAndPool(index, size)
+        return SelectionAndPool(with_prefix(chosen, evidence.prefix), score.shape[1] + evidence.prefix, evidence.sizes)
 
 
 def scores(evidence: Evidence) -> torch.Tensor:
@@ -46,14 +46,21 @@ def scores(evidence: Evidence) -> torch.Tensor:
 
 
 class SelectionAndPool(Reduction):
-    """Tokens at ``index`` (B, m - 1) leave; the mean of the others, weighed by ``size`` (B, N), follows them."""
+    """Tokens at ``index`` (B, m - 1) of ``tokens`` (N) leave; the mean of the others, weighed by ``size`` (B, N) or by
+    one each, follows them."""
 
-    def __init__(self, index: torch.Tensor, size: torch.Tensor) -> None:
+    def __init__(self, index: torch.Tensor, tokens: int, size: Optional[torch.Tensor]) -> None:
         self._index = index
         self._size = size
-        pooled = size.scatter(1, index, 0.0)  # (B, N): what is kept does not enter the mean
-        self._pooled_size = pooled.sum(1, keepdim=True)  # (B, 1)
-        self._weight = (pooled / self._pooled_size).unsqueeze(1)  # (B, 1, N)
+        pooled = tokens - index.shape[1]
+        if size is None:
+            weight = torch.full((), 1.0 / pooled, device=index.device).expand(index.shape[0], tokens)
+            self._pooled_size = weight.new_full((index.shape[0], 1), float(pooled))
+            self._weight = weight.scatter(1, index, 0.0).unsqueeze(1)  # (B, 1, N): what is kept is not in the mean
+        else:
+            others = size.scatter(1, index, 0.0)
+            self._pooled_size = others.sum(1, keepdim=True)  # (B, 1)
+            self._weight = (others / self._pooled_size).unsqueeze(1)
 
     def tokens(self, x: torch.Tensor) -> torch.Tensor:
         """(B, N, C) → (B, m, C)."""
@@ -61,13 +68,13 @@ class SelectionAndPool(Reduction):
 
     def sizes(self) -> torch.Tensor:
         """(B, m)."""
-        return torch.cat([self._size.gather(1, self._index), self._pooled_size], 1)
+        kept = (
+            torch.ones_like(self._index, dtype=torch.float32)
+            if self._size is None
+            else self._size.gather(1, self._index)
+        )
+        return torch.cat([kept, self._pooled_size], 1)
 
     def positions(self, positions: torch.Tensor, nowhere: int) -> torch.Tensor:
         """(B, m)."""
         return torch.cat([positions.gather(1, self._index), torch.full_like(positions[:, :1], nowhere)], 1)
-
-
-def _ones(k: torch.Tensor) -> torch.Tensor:
-    """Size one for each token of ``k`` (B, H, N, d), (B, N) fp32, made on its device."""
-    return torch.ones(k.shape[0], k.shape[2], device=k.device, dtype=torch.float32)

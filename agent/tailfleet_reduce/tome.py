@@ -9,8 +9,7 @@
    false (for models that were not trained on labels, MAE off the shelf).
 
 The tokens that leave are: prefix tokens in their order, the unmerged of A in their order, then B. No more than half of
-the unprotected tokens can be merged in one block. Sums are products with a small matrix: ``scatter_reduce``
-does not survive export, and is slower.
+the unprotected tokens can be merged in one block.
 """
 
 from typing import Optional
@@ -18,7 +17,7 @@ from typing import Optional
 import torch
 import torch.nn.functional as functional
 
-from tailfleet_reduce.method import Evidence, Method, Reduction, gather_tokens, with_prefix
+from tailfleet_reduce.method import Evidence, Method, Reduction, eagerly_on_cpu, gather_tokens, with_prefix
 
 
 class ToMe(Method):
@@ -55,23 +54,21 @@ class Merging(Reduction):
         self._others = with_prefix(unmerged, prefix)  # (B, m - b): what leaves as it is
         self._first_b = 2 * prefix_b + 1
         count = similarity.shape[2] - prefix_b  # b
-        into = torch.arange(count, device=metric.device)[:, None] == target[:, None]  # (B, b, r)
-        weight = into.to(metric.dtype)
-        if size is None:
-            size_b = torch.ones((), device=metric.device, dtype=metric.dtype)  # broadcasts to (B, b)
-        else:
-            weight = weight * size.gather(1, self._source)[:, None]
-            size_b = size[:, self._first_b :: 2]
+        self._into = _Into(target, count, metric.dtype)
+        batch = metric.shape[0]
+        ones = metric.new_ones(()).expand(batch, metric.shape[1])
+        all_sizes = ones if size is None else size  # (B, N)
+        size_b, size_source = all_sizes[:, self._first_b :: 2], all_sizes.gather(1, self._source)
         self._size = size
-        self._total = weight.sum(2) + size_b  # (B, b): sizes of B after merging
+        self._total = self._into.add(size_b.unsqueeze(2), size_source.unsqueeze(2)).squeeze(2)  # (B, b), after merging
         self._share_b = (size_b / self._total).unsqueeze(2)  # (B, b, 1)
-        self._share_source = weight / self._total.unsqueeze(2)  # (B, b, r)
+        self._share_source = (size_source / self._total.gather(1, target)).unsqueeze(2)  # (B, r, 1)
 
     def tokens(self, x: torch.Tensor) -> torch.Tensor:
         """(B, N, C) → (B, m, C)."""
         b = x[:, self._first_b :: 2] * self._share_b.to(x.dtype)
-        joined = torch.baddbmm(b, self._share_source.to(x.dtype), gather_tokens(x, self._source))
-        return torch.cat([gather_tokens(x, self._others), joined], 1)
+        source = gather_tokens(x, self._source) * self._share_source.to(x.dtype)
+        return torch.cat([gather_tokens(x, self._others), self._into.add(b, source)], 1)
 
     def sizes(self) -> torch.Tensor:
         """(B, m)."""
@@ -82,3 +79,24 @@ class Merging(Reduction):
     def positions(self, positions: torch.Tensor, nowhere: int) -> torch.Tensor:
         """(B, m): what is merged into a token of B is where that is."""
         return torch.cat([positions.gather(1, self._others), positions[:, self._first_b :: 2]], 1)
+
+
+class _Into:
+    """To which of ``count`` (b) rows each of r rows is added: ``target`` (B, r)."""
+
+    def __init__(self, target: torch.Tensor, count: int, dtype: torch.dtype) -> None:
+        self._count = count
+        self._target = target
+        self._matrix: Optional[torch.Tensor] = None
+        if not eagerly_on_cpu(target):
+            # A product with zeros and ones: sums by index do not survive export, and are in no fixed order on a GPU.
+            rows = torch.arange(count, device=target.device)[:, None]
+            self._matrix = (rows == target[:, None]).to(dtype)  # (B, b, r)
+
+    def add(self, rows: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        """``source`` (B, r, C) added to ``rows`` (B, b, C)."""
+        if self._matrix is not None:
+            return torch.baddbmm(rows, self._matrix.to(rows.dtype), source)
+        first = torch.arange(len(rows), device=rows.device)[:, None] * self._count
+        added = rows.flatten(0, 1).index_add(0, (self._target + first).flatten(), source.flatten(0, 1))
+        return added.reshape(rows.shape)

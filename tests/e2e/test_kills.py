@@ -15,8 +15,8 @@ from tailfleet_schema.campaign import CampaignRequest, CampaignState, SweepSetti
 
 pytestmark = pytest.mark.slow
 
-COUNTS = ",".join(str(count) for count in range(20, 198, 8))
-SWEEP = SweepSettings(counts=COUNTS, rounds=4, calls=4, fresh=True, budget_seconds=30.0)
+COUNTS = ",".join(str(count) for count in range(21, 198, 16))
+SWEEP = SweepSettings(counts=COUNTS, rounds=3, calls=4, fresh=True, budget_seconds=15.0)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,8 @@ IMAGES = torch.randn(3, 3, 40, 40, generator=torch.Generator().manual_seed(11))
 WAYS = [(method, None) for method in sorted(METHODS)] + [("topk", 3), ("cropr", 3)]
 """Each method; and of either placement one with all tokens restored before the last block."""
 
+FREE = ({0: torch.export.Dim("batch", min=1, max=64)},) if hasattr(torch, "export") else ()
+
 newer = pytest.mark.skipif(
     not hasattr(torch, "export") or tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5),
     reason="this torch cannot export these models: 2.5 can",
@@ -76,7 +78,6 @@ def test_every_method_compiles_as_one_graph(method, restore_before):
 
 
 @newer
-@pytest.mark.slow
 @pytest.mark.usefixtures("dynamo")
 def test_inductor_compiles_a_reduced_model():
     model, schedule = prepared("pomt")
@@ -93,31 +94,60 @@ def test_inductor_compiles_a_reduced_model():
 def test_every_method_exports_with_a_free_batch(method, restore_before):
     model, schedule = prepared(method, restore_before)
     reduced = apply(model, schedule)
-    free = ({0: torch.export.Dim("batch", min=1, max=64)},)
     with torch.no_grad():
-        exported = torch.export.export(reduced, (IMAGES[:2],), dynamic_shapes=free).module()
+        exported = torch.export.export(reduced, (IMAGES[:2],), dynamic_shapes=FREE).module()
     for images in (IMAGES, IMAGES[:1]):
         assert (run(exported, images) - run(reduced, images)).abs().max() <= 1e-5
 
 
 @newer
-@pytest.mark.slow
-@pytest.mark.parametrize("opset", [18, 23])
-@pytest.mark.parametrize(("method", "restore_before"), WAYS)
-def test_onnxruntime_agrees_with_eager(tmp_path, method, restore_before, opset):
+@pytest.mark.parametrize(
+    ("method", "restore_before", "opset"), [(*way, 18) for way in WAYS] + [("tome", None, 23), ("cropr", 3, 23)]
+)
+def test_onnxruntime_agrees_with_eager(tmp_path, onnx_logits, method, restore_before, opset):
     with_onnx()
-    import onnxruntime
-
     from tailfleet_reduce.export import export
 
     model, schedule = prepared(method, restore_before)
     expected = run(apply(model, schedule))
     path = str(tmp_path / "model.onnx")
     export(model, schedule, path, batch=None, opset=opset)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for images, wanted in ((IMAGES, expected), (IMAGES[:1], expected[:1])):
-        (got,) = session.run(["logits"], {"images": images.numpy()})
-        assert abs(got - wanted.numpy()).max() <= 1e-4
+        assert abs(onnx_logits(path, images.numpy()) - wanted.numpy()).max() <= 1e-4
+
+
+@newer
+@pytest.mark.parametrize("method", ["pomt", "zero-tprune"])
+def test_every_family_exports_with_a_free_batch(family_model, method):
+    """A method that reads all of attention and reduces within a block, and one that reduces behind it."""
+    reduced = under(family_model, method)
+    with torch.no_grad():
+        exported = torch.export.export(reduced, (IMAGES[:2],), dynamic_shapes=FREE).module()
+    for images in (IMAGES, IMAGES[:1]):
+        expected = run(reduced, images)
+        assert (run(exported, images) - expected).abs().max() <= 1e-5 * max(1, float(expected.abs().max()))
+
+
+@newer
+@pytest.mark.parametrize("family", ["beit", "dinov3", "registers", "rotary_mixed", "siglip"])
+def test_onnxruntime_agrees_where_positions_follow_the_tokens(tmp_path, onnx_logits, build_family, family):
+    with_onnx()
+    from tailfleet_reduce.export import export
+
+    model = build_family(family)
+    reduced = under(model, "tome")
+    path = str(tmp_path / "model.onnx")
+    export(model, reduced.schedule, path, batch=None)
+    expected = run(reduced).numpy()
+    assert abs(onnx_logits(path, IMAGES.numpy()) - expected).max() <= 1e-4 * max(1, abs(expected).max())
+
+
+def under(model, method):
+    """``model`` reduced in three of its four blocks."""
+    geometry = dissect(model).geometry()
+    tokens = geometry.tokens
+    keep = [tokens - drop for drop in (3, 8, 8, 13)]
+    return apply(model, Schedule(method, "small", tokens, geometry.prefix, keep))
 
 
 @newer
@@ -141,7 +171,24 @@ def test_a_file_says_which_schedule_it_follows_and_lies_alone(tmp_path):
 
 
 @newer
-@pytest.mark.slow
+def test_a_program_whose_sessions_share_a_pool_exports_too(tmp_path):
+    with_onnx()
+    pool = "import onnxruntime\nonnxruntime.set_global_thread_pool_sizes(1, 1)"
+    model, schedule = prepared("topk")
+    torch.save(model, str(tmp_path / "model.pt"))
+    tell = "from tailfleet_reduce.export import export\nfrom tailfleet_schema import codec\nimport sys, torch"
+    order = "export(torch.load(sys.argv[1], weights_only=False), codec.loads(S, sys.argv[2]), sys.argv[3], batch=1)"
+    lines = [pool, tell, "from tailfleet_schema.schedule import Schedule as S", order]
+    path = tmp_path / "model.onnx"
+    subprocess.run(
+        [sys.executable, "-c", "\n".join(lines), str(tmp_path / "model.pt"), codec.dumps(schedule), str(path)],
+        check=True,
+        timeout=300,
+    )
+    assert path.exists()
+
+
+@newer
 def test_large_weights_lie_beside_the_file(tmp_path, monkeypatch):
     with_onnx()
     from tailfleet_reduce import export as room
@@ -154,7 +201,7 @@ def test_large_weights_lie_beside_the_file(tmp_path, monkeypatch):
 
 
 @newer
-@pytest.mark.parametrize("batch", [1, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("batch", [1, None])
 def test_a_pt2_file_computes_what_eager_does(tmp_path, batch):
     from tailfleet_reduce.export import export
 
@@ -171,7 +218,6 @@ def test_a_pt2_file_computes_what_eager_does(tmp_path, batch):
 
 
 @newer
-@pytest.mark.slow
 def test_half_precision_leaves_the_model_itself_as_it_was(tmp_path):
     from tailfleet_reduce.export import export
 
@@ -259,7 +305,6 @@ def test_where_no_image_is_settled_nothing_is_claimed(tmp_path, monkeypatch):
 
 
 @newer
-@pytest.mark.slow
 def test_the_command_for_users_of_the_library(tmp_path):
     np = pytest.importorskip("numpy")
     with_onnx()
@@ -306,7 +351,6 @@ def test_weights_that_the_command_cannot_read(tmp_path):
 
 
 @newer
-@pytest.mark.slow
 def test_a_dense_schedule_is_a_model_too(tmp_path):
     from tailfleet_reduce.export import export
 

@@ -28,9 +28,9 @@ KEPT = {"attention": "explicit, measured 1.90x as fast as fused"}
 
 BACKENDS = [
     "eager",
-    pytest.param("compile", marks=pytest.mark.slow),
+    "compile",
     "cudagraph",
-    pytest.param("onnxruntime", marks=pytest.mark.slow),
+    "onnxruntime",
     "onnxruntime-cuda",
     "onnxruntime-tensorrt",
 ]

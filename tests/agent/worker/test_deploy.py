@@ -39,9 +39,7 @@ def ask(line):
     return done.returncode, codec.loads(kind, answer)
 
 
-@pytest.mark.slow
-def test_an_onnx_file_of_a_registered_model(tiny_spec, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+def test_an_onnx_file_of_a_registered_model(tiny_spec, tmp_path, onnx_logits):
     path = str(tmp_path / "tiny.onnx")
     status, reply = ask(codec.dumps(DeployOrder(tiny_spec, TOPK, path, batch=None)) + "\n")
     assert status == 0, reply
@@ -50,8 +48,7 @@ def test_an_onnx_file_of_a_registered_model(tiny_spec, tmp_path):
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = apply(models.build(tiny_spec, "", SEED), TOPK)(images).numpy()
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    assert np.abs(session.run(["logits"], {"images": images.numpy()})[0] - expected).max() <= 1e-4
+    assert np.abs(onnx_logits(path, images.numpy()) - expected).max() <= 1e-4
 
 
 def test_what_is_refused_leaves_no_file(tiny_spec, tmp_path):

@@ -147,7 +147,6 @@ def test_the_exporter_names_a_package_that_is_missing(make_job, monkeypatch):
         onnx_export.Exporter(make_job(backend="onnxruntime"), "")
 
 
-@pytest.mark.slow
 def test_no_torch_is_loaded_until_timing_is_over_and_fidelity_is_judged_then(make_job, run_worker):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     units = [Unit(Part.SENTINEL, 17, 17), Unit(Part.MODEL, 9, 9), Unit(Part.FIDELITY, 17, 17)]
@@ -163,7 +162,6 @@ def test_no_torch_is_loaded_until_timing_is_over_and_fidelity_is_judged_then(mak
     assert judged[0].kl_nats < 1e-6
 
 
-@pytest.mark.slow
 def test_what_the_helper_cannot_do_is_said_as_its_own_sentence(make_job, tmp_path):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     from tailfleet_agent.worker.backends.onnx_helper import Helper

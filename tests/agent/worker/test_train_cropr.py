@@ -172,7 +172,6 @@ def test_a_refusal_is_one_event(order):
     assert "expects 18 tokens" in event.failure.sentence
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_the_child_without_a_traceback_and_leaves_its_state(order):
     child = subprocess.Popen(
         [sys.executable, "-m", "tailfleet_agent.worker.train_cropr"],

@@ -6,7 +6,7 @@ merging attention follows sizes, and BEiT's biases know no other places than all
 to its own file, how a block is taken apart to :mod:`tailfleet_reduce.block`.
 """
 
-from typing import Mapping, Optional
+from typing import Callable, Mapping, Optional
 
 import torch
 from torch import nn
@@ -44,6 +44,8 @@ class ReducedModel(nn.Module):
         if self.method is not None and self.method.reads_sizes:
             self._last_reader = anatomy.depth - 1 if self.method.proportional else reducing[-1]
         self._restore_before = None if schedule.is_dense else schedule.restore_before
+        self.watch: Optional[Callable[[int, torch.Tensor], None]] = None
+        """Told the number of each block that drops nothing, and what it leaves, (B, N, C); for training."""
         self.training = model.training  # not train(), which would thaw what the user froze within the model
 
     @property
@@ -76,6 +78,8 @@ class ReducedModel(nn.Module):
                 x = state.restore(x)  # (B, N, C)
             if self.method is None or kept == x.shape[1]:
                 x = block.whole(x, state)
+                if self.watch is not None:
+                    self.watch(number, x)
                 continue
             state.wants_sizes = number < self._last_reader
             x = block.reduce(x, self.method, kept, state)  # (B, kept, C)

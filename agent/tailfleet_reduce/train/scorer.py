@@ -61,6 +61,11 @@ class LearningCropr(Cropr):
                 self._seen.append((evidence.block, evidence.x[:, evidence.prefix :].detach()))
             return super().plan(evidence, kept)
 
+    def watch(self, block: int, x: torch.Tensor, prefix: int) -> None:
+        """A block that drops nothing leaves ``x`` (B, N, C): its scorer, where there is one, learns from that too."""
+        if self.watching and block in self._scorers:
+            self._seen.append((block, x[:, prefix:].detach()))
+
     def logits(self) -> Dict[int, torch.Tensor]:
         """What each block's branch says of the last forward pass, {block: (B, M, K)}; the pass is forgotten then."""
         seen, self._seen = self._seen, []

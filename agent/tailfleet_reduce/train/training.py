@@ -73,6 +73,9 @@ class Losses:
 class Training:
     """One training, between two epochs.
 
+    Queries are trained for every block that the schedule reduces at, and beside them, on what arrives there, for
+    every other but the last, so that the model can be profiled and planned for at any block.
+
     ``batches`` is iterated once an epoch, with torch's random state set for it: pairs of images (B, channels, S, S) and
     what ``task`` calls targets; it has a length. ``head`` maps what the last block leaves (B, n, C) to what the task's
     main loss takes; without, a classification uses the model's own. ``data`` names images and batches: a state of
@@ -106,11 +109,13 @@ class Training:
         device = next(model.parameters()).device
         dim = int(cast(Any, model).embed_dim)
         with _drawing(settings.seed, 0, device):
-            self._scorers = {block: Scorer(dim, task.queries, task.classes) for block in schedule.reducing_blocks}
+            self._scorers = {block: Scorer(dim, task.queries, task.classes) for block in _blocks(schedule)}
         self._learning = LearningCropr(self._scorers)
         self.reduced = ReducedModel(model, schedule, self.queries())
         """Under the queries as they are."""
         self.reduced.method = self._learning.to(device)
+        prefix = schedule.prefix
+        self.reduced.watch = lambda block, x: self._learning.watch(block, x, prefix)
         self._head = self._head_for(head)
         self._about = _about(model, schedule, task, settings, data)
         for scorer in self._scorers.values():
@@ -121,6 +126,12 @@ class Training:
             if isinstance(head, nn.Module):
                 self._learners["head"] = head
         self._optimizer = self._optimizer_for()
+        # Scorers that no choice of this schedule hangs on do not shorten the steps of the others.
+        beside = ["scorer.{}".format(block) for block in self._scorers if block not in schedule.reducing_blocks]
+        self._clipped = [
+            [p for name, learner in self._learners.items() if (name in beside) is aside for p in learner.parameters()]
+            for aside in (False, True)
+        ]
 
     def _head_for(self, head: Optional[Callable[[torch.Tensor], Any]]) -> Optional[Callable[[torch.Tensor], Any]]:
         anatomy = self.reduced.anatomy
@@ -138,7 +149,7 @@ class Training:
 
     def queries(self) -> Dict[int, torch.Tensor]:
         """As they are now, folded: {block: (C,)} fp32."""
-        return {block: scorer.folded().cpu() for block, scorer in self._scorers.items()}
+        return {block: scorer.folded().cpu() for block, scorer in sorted(self._scorers.items())}
 
     def step_epoch(self) -> Losses:
         """One pass over the images. Raises ``InputError`` where all epochs are done."""
@@ -174,9 +185,8 @@ class Training:
             group["lr"] = group["peak"] * factor
         self._optimizer.zero_grad()
         torch.autograd.backward(main + auxiliary if self.settings.fine_tune else auxiliary)
-        nn.utils.clip_grad_norm_(
-            [p for group in self._optimizer.param_groups for p in group["params"]], self.settings.clip
-        )
+        for together in self._clipped:
+            nn.utils.clip_grad_norm_(together, self.settings.clip)
         self._optimizer.step()
         return float(auxiliary.detach()), float(main.detach())
 
@@ -230,6 +240,12 @@ class Training:
             [{"params": params, "weight_decay": decay, "peak": peak} for (peak, decay), params in groups.items()],
             lr=self.settings.learning_rate,
         )
+
+
+def _blocks(schedule: Schedule) -> List[int]:
+    """Those of the schedule, and then the others that a schedule may reduce at."""
+    reducing = schedule.reducing_blocks
+    return [*reducing, *(block for block in range(len(schedule.keep) - 1) if block not in reducing)]
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from tailfleet_reduce.train import (
     for_share,
     rate_factor,
     train,
+    training,
 )
 from tailfleet_schema.errors import InputError, ScheduleError
 from tailfleet_schema.schedule import Schedule
@@ -123,14 +124,14 @@ def test_without_fine_tuning_nothing_of_the_model_changes():
     model = tiny(drop=0.5).requires_grad_(False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     queries = train(model, FUSED, Classification(CLASSES), Spots(), Settings(epochs=1, fine_tune=False))
-    assert sorted(queries) == [0, 1]
+    assert sorted(queries) == [0, 1, 2]  # of every block that a schedule may drop at
     assert all(query.shape == (12,) and query.dtype is torch.float32 for query in queries.values())
     assert same(attached(model), queries)
     assert same(before, model.state_dict())
     assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
     assert not any(module.training for module in model.modules())
     held = arrays(model, queries)
-    assert same({name: held.pop("cropr.{}".format(name)) for name in (0, 1)}, queries)
+    assert same({name: held.pop("cropr.{}".format(name)) for name in (0, 1, 2)}, queries)
     assert same(held, before)
 
 
@@ -145,6 +146,19 @@ def test_fine_tuning_changes_the_model_and_leaves_its_mode():
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
+def test_blocks_that_drop_nothing_learn_queries_too_and_change_nothing_of_the_others(monkeypatch):
+    settings = Settings(epochs=1, clip=0.01)
+    first = Training(tiny(), FUSED, Classification(CLASSES), Spots(), settings)
+    before = first.queries()[2]
+    first.step_epoch()
+    assert not torch.equal(first.queries()[2], before)
+    monkeypatch.setattr(training, "_blocks", lambda schedule: schedule.reducing_blocks)
+    alone = Training(tiny(), FUSED, Classification(CLASSES), Spots(), settings)
+    alone.step_epoch()
+    assert sorted(alone.queries()) == [0, 1]
+    assert all(torch.equal(first.queries()[block], query) for block, query in alone.queries().items())
+
+
 def test_branches_teach_queries_alone():
     model, spots = tiny(), Spots()
     training = Training(model, FUSED, Classification(CLASSES), spots, Settings(fine_tune=True))
@@ -156,7 +170,7 @@ def test_branches_teach_queries_alone():
     logits = training._learning.logits()
     sum(Classification(CLASSES).auxiliary_loss(one, labels) for one in logits.values()).backward()
     assert all(p.grad is None for p in model.parameters())
-    assert sorted(logits) == [0, 1]
+    assert sorted(logits) == [0, 1, 2]
     assert all(scorer.queries.grad.abs().sum() > 0 for scorer in training._scorers.values())
     assert training._learning.logits() == {}
 

@@ -16,16 +16,15 @@ from torch import nn
 
 from tailfleet_reduce import queries
 from tailfleet_reduce.export import DTYPES, FORMATS, OPSET, export
-from tailfleet_schema import codec
+from tailfleet_reduce.schedule_file import load_schedule
 from tailfleet_schema.errors import ConfigurationError, InputError, TailfleetError
-from tailfleet_schema.schedule import Schedule
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the command line; the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        schedule = codec.loads(Schedule, _content(options.schedule), "schedule")
+        schedule = load_schedule(options.schedule)
         model = build(options.timm, dict(options.set), options.checkpoint, options.pretrained)
         done = export(
             model,
@@ -94,14 +93,6 @@ def read(path: str) -> Dict[str, Any]:
     # A damaged file is told by many exceptions, the format's own among them.
     except Exception as error:
         raise InputError("{} cannot be read: {}".format(path, _first_line(error)))
-
-
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise InputError("cannot read {!r}: {}".format(path, error.strerror))
 
 
 def _parser() -> argparse.ArgumentParser:

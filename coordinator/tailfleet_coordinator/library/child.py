@@ -29,6 +29,9 @@ from tailfleet_schema.messages import WorkerEvent
 
 Reply = TypeVar("Reply")
 
+GRACE_SECONDS = 10.0
+"""A child that is interrupted has so long to end by itself."""
+
 
 def ask(arguments: Sequence[str], order: Any, reply: type[Reply], doing: str, needed: str) -> Reply:
     """What the child that ``arguments`` start answers; ``doing`` says in words what it does, ``needed`` on what it
@@ -47,6 +50,12 @@ def ask(arguments: Sequence[str], order: Any, reply: type[Reply], doing: str, ne
         with process:
             try:
                 said, _ = process.communicate(codec.dumps(order).encode() + b"\n")
+            except BaseException:
+                # Whoever is interrupted lets the child take away what it has half written.
+                with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(process.pid, signal.SIGINT)
+                    process.wait(GRACE_SECONDS)
+                raise
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)

@@ -14,7 +14,7 @@ from tailfleet_coordinator.plan.planner import Plan
 from tailfleet_coordinator.replies import iso
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.campaign import CampaignReport, CampaignRequest, CampaignStatus, ReportRow, StepStatus
+from tailfleet_schema.campaign import CampaignReport, CampaignRequest, CampaignStatus, Front, ReportRow, StepStatus
 from tailfleet_schema.curve import Unit, UnitResult
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import JobKind
@@ -114,6 +114,7 @@ def report_of(store: Store, campaign: Campaign) -> CampaignReport:
         (job.board_id, job.model): job.id for job in store.list_jobs(campaign.id) if job.kind is JobKind.VERIFY
     }
     rows: list[ReportRow] = []
+    fronts: list[Front] = []
     for step in store.list_steps(campaign.id):
         mine = _in_order(
             campaign.request,
@@ -132,7 +133,13 @@ def report_of(store: Store, campaign: Campaign) -> CampaignReport:
         model = store.get_model(step.model) if job_id is None else store.get_job(job_id).workload.model
         planned = report_rows(board.name, board.kind, model, mine, results, objective)
         rows += [replace(row, curve_id=step.curve_id) for row in planned]
-    return CampaignReport(campaign.id, rows)
+        seen = (board.name, board.kind.value, model.name)
+        fronts += [
+            Front(*seen, planner, method, plan.dense_ns, model.dataset is not None, plan.front, plan.on)
+            for planner, method, plan in mine
+            if plan.front
+        ]
+    return CampaignReport(campaign.id, rows, fronts)
 
 
 def _in_order(request: CampaignRequest, plans: Iterable[tuple[str, str, Plan]]) -> list[tuple[str, str, Plan]]:

@@ -222,11 +222,39 @@ class ReportRow:
 
 
 @dataclass(frozen=True)
+class FrontPoint:
+    """A schedule that no other beats in latency and loss, by prediction."""
+
+    latency_ns: float
+    loss: float
+    """Cautious loss in points of top-1; for models without images the percent of token × block left out."""
+    keep: List[int]
+
+
+@dataclass(frozen=True)
+class Front:
+    """What one planner saw for one board × model × method: a thinned Pareto front, by rising latency."""
+
+    board: str
+    board_kind: str
+    model: str
+    planner: str
+    method: str
+    dense_ns: float
+    """Predicted as the points are, ``on`` the same statistic."""
+    has_images: bool
+    """Whether losses are of top-1; else of tokens."""
+    points: List[FrontPoint]
+    on: Statistic = Statistic.QUIET
+
+
+@dataclass(frozen=True)
 class CampaignReport:
-    """All rows of a campaign."""
+    """All rows of a campaign, and the fronts that its plans were chosen from."""
 
     campaign: str
     rows: List[ReportRow]
+    fronts: List[Front] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

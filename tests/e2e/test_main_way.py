@@ -142,7 +142,12 @@ def test_the_command_line_tells_the_three_uses(farm, campaign, tmp_path):
     assert report.returncode == 0, report.stderr
     assert json.loads((tmp_path / "report" / "table.json").read_text())
     assert (tmp_path / "report" / "index.html").exists()
-    assert list((tmp_path / "report").glob("**/*.png"))
+    assert list((tmp_path / "report").glob("front--here--*.png"))
+    assert list((tmp_path / "report").glob("here--*.png"))
+    assert run(farm, "campaign", "report", campaign[0], "--csv").stdout.startswith("board,board_kind,model")
+    assert run(farm, "campaign", "report", campaign[0], "--markdown").stdout.startswith("| board | model |")
+    both = run(farm, "campaign", "report", campaign[0], "--csv", "--json")
+    assert (both.returncode, "at most one of --json" in both.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tailfleet_coordinator.cli.sweeping import Sweeping, split
 from tailfleet_coordinator.client import Fleet
 from tailfleet_coordinator.report.curve_tables import CurveTables
 from tailfleet_schema.campaign import CampaignRequest, CampaignState, CampaignStatus, StepStatus
-from tailfleet_schema.errors import LabError
+from tailfleet_schema.errors import InputError, LabError
 
 app = typer.Typer(help="Fleet-wide schedule generation: run, status, report, cancel.", no_args_is_help=True)
 
@@ -63,15 +63,27 @@ def status(
 @app.command()
 def report(
     campaign: Annotated[str, typer.Argument(help="A campaign's id.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for table.json, table.csv, pictures and a page.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for table.json, table.csv, table.md, pictures and a page.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of a table.")] = False,
 ) -> None:
     """What was planned and what the boards measured."""
+    from tailfleet_coordinator.report import table as report_table
+
+    if sum((as_json, as_csv, as_markdown)) > 1:
+        raise InputError("say at most one of --json, --csv and --markdown")
     here = fleet()
     if as_json:
         json_text(here.report(campaign))
-        return
-    print_report(here, campaign, out)
+    elif as_csv:
+        say(report_table.as_csv(here.report(campaign).rows).rstrip("\n"))
+    elif as_markdown:
+        say(report_table.as_markdown(here.report(campaign).rows).rstrip("\n"))
+    else:
+        print_report(here, campaign, out)
 
 
 @app.command()
@@ -134,7 +146,7 @@ def print_report(here: Fleet, campaign: str, out: Path | None) -> None:
     console.print(report_table.render(answer.rows))
     if out is not None:
         files = write_report(answer, curve_tables(here), out)
-        say(f"written to {files.page}, {files.table_json} and {files.table_csv}")
+        say(f"written to {files.page}, {files.table_json}, {files.table_csv} and {files.table_markdown}")
 
 
 def curve_tables(here: Fleet) -> CurveTables:

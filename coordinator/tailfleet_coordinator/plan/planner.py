@@ -20,7 +20,7 @@ from tailfleet_coordinator.plan.statistics import summarise
 from tailfleet_coordinator.plan.treads import find_treads
 from tailfleet_coordinator.plan.verdict import DO_NOT_PRUNE, PREDICTED_ONLY, against_dense, in_ms, on_statistic, points
 from tailfleet_schema import quiet
-from tailfleet_schema.campaign import Objective, Statistic
+from tailfleet_schema.campaign import FrontPoint, Objective, Statistic
 from tailfleet_schema.curve import Part, UnitResult
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.schedule import Schedule, smallest_reachable
@@ -50,16 +50,6 @@ class PlanInput:
     profile: list[UnitResult]
     """LOSS results of the method, for ``pomt-rule`` INPUT results besides; empty where there are no images."""
     batch: int = 1
-
-
-@dataclass(frozen=True)
-class FrontPoint:
-    """A schedule that no other beats in latency and loss, by prediction."""
-
-    latency_ns: float
-    loss: float
-    """Cautious loss in points of top-1; for models without images the percent of token × block left out."""
-    keep: list[int]
 
 
 @dataclass(frozen=True)

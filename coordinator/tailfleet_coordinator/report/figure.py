@@ -5,7 +5,6 @@ Where plans are on another statistic than quiet, operating points belong to the 
 quiet. A curve that is unstable, and rounds that were left out as disturbed, are said in the picture.
 
 A schedule of several blocks has no single token count; it is drawn at its mean over blocks, and the legend says so.
-Colours are those of Okabe and Ito, told apart by colour-blind readers, and every method has a marker of its own.
 """
 
 import io
@@ -19,30 +18,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tailfleet_coordinator.report.curve_tables import CurveTables
+from tailfleet_coordinator.report.marks import BLUE, GREY, ORANGE, VERMILION, of_method
 from tailfleet_coordinator.report.table import method, statistic
 from tailfleet_schema.campaign import ReportRow, Statistic
 from tailfleet_schema.curve import Part
-
-BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, GREY = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#CC79A7",
-    "#56B4E9",
-    "#666666",
-)
-
-MARKS = {
-    "topk": ("s", GREEN),
-    "pomt": ("^", PURPLE),
-    "tome": ("D", ORANGE),
-    "evit": ("P", SKY),
-    "zero-tprune": ("X", VERMILION),
-    "cropr": ("p", BLUE),
-    "random": ("o", GREY),
-}
-OTHER = ("v", SKY)
 
 MOST_CLIFF_LABELS = 6
 
@@ -176,7 +155,7 @@ def _draw_plan(axes: Axes, row: ReportRow) -> None:
     assert row.keep is not None
     assert row.measured_ns is not None
     at = sum(row.keep) / len(row.keep)
-    marker, colour = MARKS.get(row.method, OTHER)
+    marker, colour = of_method(row.method)
     low = row.measured_low_ns if row.measured_low_ns is not None else row.measured_ns
     high = row.measured_high_ns if row.measured_high_ns is not None else row.measured_ns
     filled = row.planner == "optimal"

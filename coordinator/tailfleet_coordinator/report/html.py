@@ -9,9 +9,12 @@ from tailfleet_coordinator.report.table import HEADINGS, TIMES, cells, statistic
 from tailfleet_schema import __version__
 from tailfleet_schema.campaign import CampaignReport, ReportRow
 
+_Pictures = Mapping[tuple[str, str], bytes]
 
-def page(report: CampaignReport, pictures: Mapping[tuple[str, str], bytes]) -> str:
-    """The page. ``pictures`` are PNGs by (board, model), shown in their order."""
+
+def page(report: CampaignReport, pictures: _Pictures, fronts: _Pictures | None = None) -> str:
+    """The page. ``pictures`` of curves and ``fronts`` are PNGs by (board, model), shown in the order of the first."""
+    fronts = {} if fronts is None else fronts
     kinds = {(row.board, row.model): row.board_kind for row in report.rows}
     environment = Environment(
         loader=PackageLoader("tailfleet_coordinator.report", "templates"),
@@ -25,10 +28,14 @@ def page(report: CampaignReport, pictures: Mapping[tuple[str, str], bytes]) -> s
             "board": board,
             "model": model,
             "virtual": kinds.get((board, model)) == "virtual",
-            "data": base64.b64encode(content).decode("ascii"),
+            "drawn": [
+                {"what": what, "data": base64.b64encode(drawn[board, model]).decode("ascii")}
+                for what, drawn in (("Loss against latency", fronts), ("Latency against tokens", pictures))
+                if (board, model) in drawn
+            ],
             "recommended": _recommended(report.rows, board, model),
         }
-        for (board, model), content in pictures.items()
+        for board, model in dict.fromkeys([*pictures, *fronts])
     ]
     return environment.get_template("report.html.j2").render(
         campaign=report.campaign,

@@ -1,7 +1,7 @@
-"""A campaign's rows as a table for the terminal, as JSON, and as CSV.
+"""A campaign's rows as a table for the terminal, as JSON, as CSV, and as Markdown.
 
 Files carry nanoseconds under the schema's own field names, and in ``on`` the statistic that all of a row's times are
-on; the terminal and the page show milliseconds and name the statistic once.
+on; the terminal, Markdown and the page show milliseconds and name the statistic once.
 """
 
 import csv
@@ -98,11 +98,10 @@ def render(rows: Sequence[ReportRow]) -> Table:
         padding=(0, 1, 0, 0),
     )
     for heading in HEADINGS:
-        number = heading.split()[0] in ("dense", "predicted", "measured", "speed-up", "top-1")
         # Names are folded where the terminal is narrow, never cut: two boards may differ in their last letter.
         table.add_column(
             heading,
-            justify="right" if number else "left",
+            justify="right" if _is_number(heading) else "left",
             overflow="fold",
             max_width=WIDEST.get(heading),
         )
@@ -135,6 +134,20 @@ def as_csv(rows: Sequence[ReportRow]) -> str:
         encoded["keep"] = None if keep is None else " ".join(str(count) for count in keep)
         writer.writerow(["" if encoded[name] is None else encoded[name] for name in names])
     return sink.getvalue()
+
+
+def as_markdown(rows: Sequence[ReportRow]) -> str:
+    """The table that people see, in Markdown, with what its signs mean below it."""
+
+    def line(texts: Sequence[str]) -> str:
+        return "| " + " | ".join(text.replace("\\", "\\\\").replace("|", "\\|") for text in texts) + " |"
+
+    rule = ["---:" if _is_number(heading) else "---" for heading in HEADINGS]
+    return "\n".join([line(HEADINGS), line(rule), *(line(cells(row)) for row in rows), "", legend(rows)]) + "\n"
+
+
+def _is_number(heading: str) -> bool:
+    return heading.split()[0] in ("dense", "predicted", "measured", "speed-up", "top-1")
 
 
 def _ms(ns: float | None) -> str:

@@ -13,12 +13,12 @@ from tailfleet_coordinator.curves import point_rows, taken_apart
 from tailfleet_coordinator.plan.outcome import report_rows
 from tailfleet_coordinator.plan.planner import Plan
 from tailfleet_coordinator.replies import CLIFF_COLUMNS, POINT_COLUMNS, ROUND_COLUMNS, TREAD_COLUMNS
-from tailfleet_coordinator.report import figure, html, table
+from tailfleet_coordinator.report import figure, html, pareto, table
 from tailfleet_coordinator.report.curve_tables import CurveTables
 from tailfleet_coordinator.report.write import write_report
 from tailfleet_schema import codec, quiet
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.campaign import CampaignReport, Objective, ReportRow, Statistic
+from tailfleet_schema.campaign import CampaignReport, Front, FrontPoint, Objective, ReportRow, Statistic
 from tailfleet_schema.errors import InputError
 
 KEPT = schedule([197] * 6 + [128] * 6)
@@ -158,6 +158,71 @@ def test_files_say_what_their_times_are_on(on_p99):
     (line,) = csv.DictReader(io.StringIO(table.as_csv(on_p99)))
     (row,) = json.loads(table.as_json(on_p99))
     assert line["on"] == row["on"] == "p99"
+
+
+def test_markdown_is_the_table_that_people_see(files, report):
+    heading, rule, *lines = files.table_markdown.read_text().splitlines()
+    assert heading == "| " + " | ".join(table.HEADINGS) + " |"
+    assert set(rule) <= set("|-: ")
+    shown = lines[: len(report.rows)]
+    assert [line.count("|") for line in shown] == [heading.count("|")] * len(report.rows)
+    assert all(cell in shown[0] for cell in table.cells(report.rows[0]))
+    assert lines[-1] == table.legend(report.rows)
+    # A bar within a cell is no border.
+    barred = dataclasses.replace(report.rows[0], verdict="a|b")
+    assert "a\\|b |" in table.as_markdown([barred])
+
+
+def front(rows, method="topk", planner="optimal", has_images=True, kind="physical"):
+    points = [FrontPoint(7e6, 3.0, [99] * 12), FrontPoint(8e6, 1.0, list(KEPT.keep))]
+    return Front(rows[0].board, kind, rows[0].model, planner, method, 9e6, has_images, points)
+
+
+def marks(axes):
+    """Where single points are drawn."""
+    return [tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
+
+
+def test_a_front_is_drawn_with_what_was_measured_of_it_and_what_was_chosen(report):
+    rows = [row for row in report.rows if row.board == "bench"]
+    (axes,) = pareto.compose([front(rows), front(rows, "tome", "tome-constant")], rows).axes
+    legend = labels_of(axes)
+    assert "topk: predicted front (cautious loss, 2 points)" in legend
+    assert "tome by tome-constant: predicted front (cautious loss, 2 points)" in legend
+    assert {"topk: verified", "recommended", "dense, measured beside the schedules"} <= set(legend)
+    (line,) = [line for line in axes.lines if str(line.get_label()).startswith("topk: predicted")]
+    assert line.get_xydata().tolist() == [[7.0, 3.0], [8.0, 1.0]]
+    row = rows[0]
+    at = (row.measured_ns / 1e6, row.top1_dense - row.top1_pruned)
+    assert sum(mark == pytest.approx(at) for mark in marks(axes)) == 2  # the marker, and the ring around it
+    assert (row.dense_ns / 1e6, 0.0) in [pytest.approx(mark) for mark in marks(axes)]
+    assert "virtual" not in axes.get_title(loc="left")
+
+
+def test_a_front_of_a_model_without_images_is_of_tokens(report):
+    rows = [row for row in report.rows if row.board == "modelled"]
+    (axes,) = pareto.compose([front(rows, has_images=False, kind="virtual")], rows).axes
+    assert axes.get_ylabel() == "tokens × blocks left out, %"
+    assert "virtual: modelled latency" in axes.get_title(loc="left")
+    # By its front, since no top-1 was measured.
+    assert any(mark == pytest.approx((rows[0].measured_ns / 1e6, 1.0)) for mark in marks(axes))
+    # A verified schedule whose loss nobody knows is not drawn at a made-up one.
+    elsewhere = [dataclasses.replace(rows[0], keep=[50] * 12)]
+    (axes,) = pareto.compose([front(rows, has_images=False)], elsewhere).axes
+    assert not any("verified" in label for label in labels_of(axes))
+
+
+def test_fronts_are_files_and_stand_in_the_page(report, curves, tmp_path):
+    rows = [row for row in report.rows if row.board == "bench"]
+    files = write_report(CampaignReport("c", rows, [front(rows)]), curves, tmp_path)
+    assert [path.name for path in files.pictures] == ["front--bench--made-up.png", "bench--made-up.png"]
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in files.pictures)
+    page = files.page.read_text()
+    assert page.index("Loss against latency: made-up on bench") < page.index("Latency against tokens: made-up on bench")
+    # A front is shown where there is no curve to draw.
+    alone = write_report(CampaignReport("c", rows, [front(rows)]), curves.of(None), tmp_path / "alone")
+    assert [path.name for path in alone.pictures] == ["front--bench--made-up.png"]
+    assert "Loss against latency" in alone.page.read_text()
 
 
 def test_one_picture_for_each_board_and_model(files):

@@ -49,7 +49,6 @@ def compose(fronts: Sequence[Front], rows: Sequence[ReportRow]) -> Figure:
     axes.set_ylabel("loss of top-1, points" if first.has_images else "tokens × blocks left out, %")
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set_xlim(left=0)
     axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, markerscale=0.7)
     return figure
 
@@ -57,6 +56,7 @@ def compose(fronts: Sequence[Front], rows: Sequence[ReportRow]) -> Figure:
 def _draw_front(axes: Axes, front: Front) -> None:
     _, colour = of_method(front.method)
     label = front.method if front.planner == "optimal" else f"{front.method} by {front.planner}"
+    count = len(front.points)
     kind = "cautious loss, " if front.has_images else ""
     axes.plot(
         [point.latency_ns / 1e6 for point in front.points],
@@ -66,7 +66,7 @@ def _draw_front(axes: Axes, front: Front) -> None:
         marker=".",
         markersize=3,
         alpha=0.8,
-        label=f"{label}: predicted front ({kind}{len(front.points)} points)",
+        label=f"{label}: predicted front ({kind}{count} {'point' if count == 1 else 'points'})",
     )
 
 

@@ -24,6 +24,10 @@ one-block rule, for the method ``pomt`` that it was published with."""
 _COUNTS = re.compile(r" *[1-9][0-9]{0,6} *(, *[1-9][0-9]{0,6} *){0,9999}")
 
 
+OFFLINE = ("wait", "skip")
+"""What a campaign does with a board that is offline when its turn comes: wait for it, or go on without it."""
+
+
 class CampaignState(Enum):
     """Where a campaign stands."""
 
@@ -129,6 +133,8 @@ class CampaignRequest:
     backend: str = "eager"
     """Of physical boards; virtual ones have their own."""
     attention: str = "auto"
+    offline: str = "wait"
+    """One of ``OFFLINE``."""
 
     def __post_init__(self) -> None:
         check_names("models", self.models)
@@ -141,6 +147,7 @@ class CampaignRequest:
         check_known("dtype", self.dtype, DTYPES)
         check_known("backend", self.backend, [backend for backend in BACKENDS if backend != "virtual"])
         check_known("attention", self.attention, ATTENTIONS)
+        check_known("offline", self.offline, OFFLINE)
         if "pomt-rule" in self.planners and "pomt" not in self.methods:
             raise InputError("pomt-rule plans for the method pomt, which is not among the methods", path="planners")
 

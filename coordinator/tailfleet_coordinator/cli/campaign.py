@@ -13,7 +13,7 @@ from tailfleet_coordinator.cli.show import console, fleet, json_text, say, table
 from tailfleet_coordinator.cli.sweeping import Sweeping, split
 from tailfleet_coordinator.client import Fleet
 from tailfleet_coordinator.report.curve_tables import CurveTables
-from tailfleet_schema.campaign import CampaignRequest, CampaignState, CampaignStatus, StepStatus
+from tailfleet_schema.campaign import OFFLINE, CampaignRequest, CampaignState, CampaignStatus, StepStatus
 from tailfleet_schema.errors import InputError, LabError
 
 app = typer.Typer(help="Fleet-wide schedule generation: run, status, report, cancel.", no_args_is_help=True)
@@ -36,12 +36,16 @@ def run(
             help="Statistic of every latency in the objective: quiet (10th percentile of calls), p50 or p99.",
         ),
     ] = "quiet",
+    offline: Annotated[
+        str, typer.Option(metavar="|".join(OFFLINE), help="A board that is offline when its turn comes: wait, or skip.")
+    ] = CampaignRequest.offline,
     wait: Wait = True,
 ) -> None:
     """Measure what is missing, plan for every board and model, ship, and measure the schedules on the boards."""
     wanted = objectives.parse(objective, on)
     here = fleet()
-    start(here, replace(sweep.request(here), planners=split(planner), objective=wanted), wait)
+    request = replace(sweep.request(here), planners=split(planner), objective=wanted, offline=offline)
+    start(here, request, wait)
 
 
 @app.command()

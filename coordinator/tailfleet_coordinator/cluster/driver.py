@@ -3,19 +3,20 @@
 All it keeps in memory is which tasks it has running; whoever takes over finds the rest in the store.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from tailfleet_coordinator.campaigns import profiled_units, stored_profile, wanted_profile, workload_of
 from tailfleet_coordinator.cluster import orders
-from tailfleet_coordinator.cluster.steps import Action, StepFacts, decide
+from tailfleet_coordinator.cluster.steps import AT_THE_BOARD, Action, StepFacts, decide
 from tailfleet_coordinator.cluster.tasks import News, Tasks
 from tailfleet_coordinator.curves import file_curve
 from tailfleet_coordinator.db.rows import Board, Campaign, Curve, JobStatus, Step, StoredPlan
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan.planner import Plan, PlanInput
-from tailfleet_coordinator.refusals import Deposed
+from tailfleet_coordinator.refusals import Deposed, JobEnded
 from tailfleet_schema import codec
 from tailfleet_schema.campaign import CampaignRequest, CampaignState
 from tailfleet_schema.curve import Part, Unit, UnitResult
@@ -138,7 +139,9 @@ class Driver:
             verify=verify.state if verify else None,
         )
         action = decide(facts)
-        if action is Action.FAIL:
+        if action in AT_THE_BOARD and situation.request.offline == "skip" and not board.online:
+            self._skip(step, board, [job for job in (verify, sweep) if job is not None])
+        elif action is Action.FAIL:
             self._end_without_result(step, [job for job in (verify, sweep) if job is not None])
         elif action is Action.SWEEP:
             self._order_sweep(situation, step, board, model)
@@ -307,6 +310,15 @@ class Driver:
         phase = "cancelled" if job.state is JobState.CANCELLED else "failed"
         self._store.update_step(step.id, phase, failure.sentence, failure=failure)
 
+    def _skip(self, step: Step, board: Board, jobs: list[JobStatus]) -> None:
+        """Go on without a board that is offline, as was asked: no fault of anybody's."""
+        sentence = f"skipped: the board is offline, {_seen(board)}"
+        for job in jobs:
+            # One that the board has just ended is over all the same.
+            with contextlib.suppress(JobEnded):
+                self._store.cancel_job(job.id, Failure(sentence, Blame.AUTHOR))
+        self._store.update_step(step.id, "cancelled", sentence)
+
     def _reuse_note(self, curve: Curve) -> str:
         if self._store.get_job_campaign(curve.job_id) == self._campaign_id:
             return "" if curve.stable else f"unstable: {curve.unstable_reason}"
@@ -334,5 +346,8 @@ def _of_method(profile: list[UnitResult], method: str) -> list[UnitResult]:
 def _absence(board: Board) -> str:
     if board.online:
         return ""
-    seen = "never seen" if board.last_seen_at is None else f"last seen {board.last_seen_at:%Y-%m-%d %H:%M} UTC"
-    return f"waits for the board: {seen}"
+    return f"waits for the board: {_seen(board)}"
+
+
+def _seen(board: Board) -> str:
+    return "never seen" if board.last_seen_at is None else f"last seen {board.last_seen_at:%Y-%m-%d %H:%M} UTC"

@@ -23,6 +23,10 @@ class Action(Enum):
     FAIL = "a job failed, or was cancelled"
 
 
+AT_THE_BOARD = frozenset([Action.SWEEP, Action.AWAIT_SWEEP, Action.VERIFY, Action.AWAIT_VERIFY])
+"""What nobody but the board can do."""
+
+
 @dataclass(frozen=True)
 class StepFacts:
     """All that the decision rests on."""

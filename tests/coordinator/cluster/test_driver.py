@@ -10,7 +10,7 @@ from tailfleet_coordinator.cluster.tasks import News
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignRequest, CampaignState, Objective, Statistic, SweepSettings
 from tailfleet_schema.errors import Blame, InputError
-from tailfleet_schema.job import Failure, JobKind
+from tailfleet_schema.job import Failure, JobKind, JobState
 
 HALF = Objective(latency_share=0.9)
 SWEEP = SweepSettings(counts="all", rounds=2, calls=2)
@@ -111,6 +111,42 @@ def test_a_driver_lost_at_every_look_changes_nothing(lab, campaigning, virtual):
     assert [job.kind for job in lab.store.list_jobs("c1")].count(JobKind.SWEEP) == 2
     assert {job.attempt for job in lab.store.list_jobs("c1")} == {1}
     assert len(lab.store.list_plans("c1")) == 2
+
+
+def leaves(lab, name):
+    lab.sql(f"UPDATE boards SET last_seen_at = '2026-01-02 03:04:05' WHERE name = '{name}'")
+
+
+def test_a_board_that_is_offline_is_skipped_where_that_is_wanted(lab, campaigning, virtual):
+    lab.board("away", BoardKind.VIRTUAL, machine="machine-2")
+    leaves(lab, "away")
+    ask(lab, "c1", "away", "modelled", objective=HALF, offline="skip")
+    campaigning.run(virtual)
+    assert status(lab).state is CampaignState.DONE
+    assert phases(lab) == {("away", "tiny"): "cancelled", ("modelled", "tiny"): "done"}
+    (skipped, _) = status(lab).steps
+    assert skipped.note == "skipped: the board is offline, last seen 2026-01-02 03:04 UTC"
+    assert skipped.failure is None
+    assert {job.board_id for job in lab.store.list_jobs("c1")} == {virtual}
+
+
+def test_a_board_that_leaves_in_its_sweep_is_skipped_and_its_job_called_off(lab, campaigning, virtual):
+    ask(lab, "c1", "modelled", offline="skip")
+    campaigning.driver().advance()
+    leaves(lab, "modelled")
+    assert not campaigning.driver().advance()
+    assert [job.state for job in lab.store.list_jobs("c1")] == [JobState.CANCELLED]
+    assert status(lab).state is CampaignState.DONE
+
+
+def test_a_board_that_is_offline_is_waited_for_unless_told_otherwise(lab, campaigning, virtual):
+    leaves(lab, "modelled")
+    ask(lab, "c1", "modelled")
+    assert campaigning.driver().advance()
+    (step,) = status(lab).steps
+    assert (step.phase, step.note) == ("sweep", "waits for the board: last seen 2026-01-02 03:04 UTC")
+    with pytest.raises(InputError, match="offline: unknown: .never.; known: wait, skip"):
+        ask(lab, "c2", "modelled", offline="never")
 
 
 def test_a_fitting_curve_is_reused_and_said_to_be(lab, campaigning, virtual):

@@ -145,7 +145,7 @@ def test_a_board_that_is_offline_is_waited_for_unless_told_otherwise(lab, campai
     assert campaigning.driver().advance()
     (step,) = status(lab).steps
     assert (step.phase, step.note) == ("sweep", "waits for the board: last seen 2026-01-02 03:04 UTC")
-    with pytest.raises(InputError, match="offline: unknown: .never.; known: wait, skip"):
+    with pytest.raises(InputError, match=r"offline: unknown: .never.; known: wait, skip"):
         ask(lab, "c2", "modelled", offline="never")
 
 

@@ -9,12 +9,20 @@ from dataclasses import replace
 from tailfleet_coordinator.db.rows import Campaign, JobRecord, Step
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan import design
+from tailfleet_coordinator.plan.decision import Plan
 from tailfleet_coordinator.plan.outcome import report_rows
-from tailfleet_coordinator.plan.planner import Plan
 from tailfleet_coordinator.replies import iso
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.campaign import CampaignReport, CampaignRequest, CampaignStatus, Front, ReportRow, StepStatus
+from tailfleet_schema.campaign import (
+    BY_INPUT,
+    CampaignReport,
+    CampaignRequest,
+    CampaignStatus,
+    Front,
+    ReportRow,
+    StepStatus,
+)
 from tailfleet_schema.curve import Unit, UnitResult
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import JobKind
@@ -35,7 +43,13 @@ def open_campaign(store: Store, request: CampaignRequest) -> str:
             runs = workload_of(request, model, kind)
             try:
                 units = design.sweep_units(
-                    model.geometry, request.methods, request.sweep.counts, kind, runs.batch, runs.backend, runs.dtype
+                    model.geometry,
+                    request.reducing_methods,
+                    request.sweep.counts,
+                    kind,
+                    runs.batch,
+                    runs.backend,
+                    runs.dtype,
                 )
             except InputError as error:
                 raise error.inside("sweep.counts") from error
@@ -57,9 +71,9 @@ def wanted_profile(request: CampaignRequest, model: ModelSpec) -> list[Unit]:
     """The judged units that plans of ``model`` rest on; none without an objective or without labelled images."""
     if request.objective is None or model.dataset is None:
         return []
-    methods = dict.fromkeys(method for _, method in request.plans())
+    methods = dict.fromkeys(method for _, planned in request.plans() for method in request.competing(planned))
     units = [unit for method in methods for unit in design.profile_units(model.geometry, method)]
-    if "pomt-rule" in request.planners:
+    if BY_INPUT & set(request.planners):
         units += design.input_units(model.geometry)
     return units
 

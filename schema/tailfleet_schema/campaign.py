@@ -16,10 +16,33 @@ METHODS = ("random", "topk", "evit", "pomt", "tome", "zero-tprune", "cropr")
 DEFAULT_METHODS = ("topk", "pomt", "tome")
 """Those that are, unless others are asked for: the rest is slower for no gain without training, or needs it."""
 
-PLANNERS = ("optimal", "pomt-rule")
-"""``optimal``: exact search over one or more reducing blocks, for every method. ``pomt-rule``: the published
-one-block rule, for the method ``pomt`` that it was published with."""
+AUTO = "auto"
+"""Among the methods: those named beside it, or the default ones, compete, and one plan takes the best of them."""
 
+BASELINES = {
+    "pomt-rule": "pomt",
+    "pomt-alpha": "pomt",
+    "tome-constant": "tome",
+    "tome-decreasing": "tome",
+    "evit-keep-rate": "evit",
+    "zero-tprune-reported": "zero-tprune",
+    "cropr-constant": "cropr",
+    "random-block": "random",
+}
+"""Published ways to choose a schedule, each with the one method that it plans for. ``pomt-rule`` has the one α of its
+paper (or of the objective's utility); of the others the one knob is swept, and what suits the objective best is taken:
+POMT's α, ToMe's r (constant, or falling), EViT's ρ, how strongly Zero-TPrune's reported shares prune, Cropr's R, and
+how many random tokens stay from one block on."""
+
+BY_INPUT = frozenset(["pomt-rule", "pomt-alpha"])
+"""Planners that need the accuracy of shortened inputs, too."""
+
+PLANNERS = ("optimal", *BASELINES)
+"""``optimal``: exact search over one or more reducing blocks, for every method; and the ``BASELINES``."""
+
+
+MOST_VERIFIED = 16
+"""Points of one plan that a board may be asked to measure."""
 
 _COUNTS = re.compile(r" *[1-9][0-9]{0,6} *(, *[1-9][0-9]{0,6} *){0,9999}")
 
@@ -54,7 +77,8 @@ class Objective:
     With ``max_accuracy_drop`` (percentage points of top-1): the fastest schedule that loses no more. With
     a latency budget, as a share of dense or in nanoseconds: the schedule within it that loses least. With
     both: the accuracy limit for models that have labelled images, the budget for those that have none.
-    With ``utility_alpha`` = α: argmax of α·(1 − L/L_dense) + (1 − α)·A/A_dense.
+    With ``utility_alpha`` = α: argmax of α·(1 − L/L_dense) + (1 − α)·A/A_dense. With ``front``: the whole front of
+    latency and loss, some points of it verified, and none recommended.
     Every latency in it, "fastest" and the dense one included, is ``on`` one statistic.
     """
 
@@ -63,6 +87,7 @@ class Objective:
     latency_ns: Optional[int] = None
     utility_alpha: Optional[float] = None
     on: Statistic = Statistic.QUIET
+    front: bool = False
 
     def __post_init__(self) -> None:
         if self.max_accuracy_drop is not None and not 0 <= self.max_accuracy_drop <= 100:
@@ -76,8 +101,10 @@ class Objective:
         if self.utility_alpha is not None and not 0 <= self.utility_alpha <= 1:
             raise InputError("must lie between 0 and 1", path="utility_alpha")
         chosen = [self.max_accuracy_drop, self.latency_share, self.latency_ns, self.utility_alpha]
-        if all(value is None for value in chosen):
-            raise InputError("an objective needs an accuracy drop, a latency budget, or a utility")
+        if self.front and any(value is not None for value in chosen):
+            raise InputError("stands alone: it shows every trade of latency for accuracy", path="front")
+        if not self.front and all(value is None for value in chosen):
+            raise InputError("an objective needs an accuracy drop, a latency budget, a utility, or the front")
         if self.utility_alpha is not None and any(value is not None for value in chosen[:3]):
             raise InputError("stands alone: it already weighs latency against accuracy", path="utility_alpha")
         if not isinstance(self.on, Statistic):
@@ -135,29 +162,46 @@ class CampaignRequest:
     attention: str = "auto"
     offline: str = "wait"
     """One of ``OFFLINE``."""
+    verify: int = 3
+    """Of each plan, so many points of its front are measured at most: the chosen one, and such as fall back on less
+    where that one misses on the board what was predicted; for the objective ``front``, points spread over it."""
 
     def __post_init__(self) -> None:
         check_names("models", self.models)
         check_names("boards", self.boards, LABEL_LENGTH)
-        for name, values, known in (("methods", self.methods, METHODS), ("planners", self.planners, PLANNERS)):
+        known_methods = (*METHODS, AUTO)
+        for name, values, known in (("methods", self.methods, known_methods), ("planners", self.planners, PLANNERS)):
             check_names(name, values)
             for place, value in enumerate(values):
                 check_known("{}[{}]".format(name, place), value, known)
         check_count("batch", self.batch, 1)
+        check_count("verify", self.verify, 1, MOST_VERIFIED)
         check_known("dtype", self.dtype, DTYPES)
         check_known("backend", self.backend, [backend for backend in BACKENDS if backend != "virtual"])
         check_known("attention", self.attention, ATTENTIONS)
         check_known("offline", self.offline, OFFLINE)
-        if "pomt-rule" in self.planners and "pomt" not in self.methods:
-            raise InputError("pomt-rule plans for the method pomt, which is not among the methods", path="planners")
+        for planner in self.planners:
+            method = BASELINES.get(planner)
+            if method is not None and method not in self.reducing_methods:
+                words = "{} plans for the method {}, which is not among the methods".format(planner, method)
+                raise InputError(words, path="planners")
+
+    @property
+    def reducing_methods(self) -> List[str]:
+        """The methods whose cost and loss are measured; for ``auto`` alone the default ones."""
+        return [method for method in self.methods if method != AUTO] or list(DEFAULT_METHODS)
+
+    def competing(self, method: str) -> List[str]:
+        """The methods that a plan for ``method`` takes one of: all of them for ``auto``, else itself."""
+        return self.reducing_methods if method == AUTO else [method]
 
     def plans(self) -> List[Tuple[str, str]]:
         """Every (planner, method) that is planned for each board × model, in the order of the report."""
+        searched = [AUTO] if AUTO in self.methods else self.methods
         return [
             (planner, method)
             for planner in self.planners
-            for method in self.methods
-            if planner != "pomt-rule" or method == "pomt"
+            for method in ([BASELINES[planner]] if planner in BASELINES else searched)
         ]
 
 
@@ -226,6 +270,8 @@ class ReportRow:
     """That of the campaign's objective."""
     curve_id: Optional[int] = None
     """The curve that the plan rests on."""
+    reduces_by: Optional[str] = None
+    """The schedule's own method, where several competed (``method`` is ``auto``)."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +282,8 @@ class FrontPoint:
     loss: float
     """Cautious loss in points of top-1; for models without images the percent of token × block left out."""
     keep: List[int]
+    method: str = ""
+    """The schedule's; empty in what was stored before methods competed."""
 
 
 @dataclass(frozen=True)

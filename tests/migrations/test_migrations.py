@@ -25,7 +25,7 @@ from tailfleet_coordinator.db.engine import open_engine
 from tailfleet_coordinator.db.integrity import examine
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.db.tables import Table
-from tailfleet_coordinator.plan.planner import Plan
+from tailfleet_coordinator.plan.decision import Plan
 from tailfleet_coordinator.refusals import AnotherWriter
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind

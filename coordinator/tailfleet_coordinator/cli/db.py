@@ -37,7 +37,7 @@ def check(state: State = Path("~/.tailfleet"), database_url: Url = None) -> None
     """Read the whole database and tell what is wrong with it; changes nothing."""
     # Imported late: a plan brings numpy, which nothing else here needs.
     from tailfleet_coordinator.db.integrity import examine
-    from tailfleet_coordinator.plan.planner import Plan
+    from tailfleet_coordinator.plan.decision import Plan
 
     found = examine(_url(state, database_url), Plan)
     for finding in found.findings:

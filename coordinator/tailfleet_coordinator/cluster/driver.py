@@ -15,7 +15,7 @@ from tailfleet_coordinator.cluster.tasks import News, Tasks
 from tailfleet_coordinator.curves import file_curve
 from tailfleet_coordinator.db.rows import Board, Campaign, Curve, JobStatus, Step, StoredPlan
 from tailfleet_coordinator.db.store import Store
-from tailfleet_coordinator.plan.planner import Plan, PlanInput
+from tailfleet_coordinator.plan.decision import Plan, PlanInput
 from tailfleet_coordinator.refusals import Deposed, JobEnded
 from tailfleet_schema import codec
 from tailfleet_schema.campaign import CampaignRequest, CampaignState

@@ -18,7 +18,7 @@ from tailfleet_schema.workload import DatasetSpec, ModelSpec
 
 def sweep(request: CampaignRequest, step: Step, board: Board, model: ModelSpec) -> Job:
     """The job that measures a curve and what a planner needs. Raises ``InputError`` for counts that there are not."""
-    timed = anchors(model.name, model.geometry, request.methods)
+    timed = anchors(model.name, model.geometry, request.reducing_methods)
     return Job(
         id=f"{step.campaign_id}-sweep-{step.id}",
         kind=JobKind.SWEEP,
@@ -36,7 +36,7 @@ def sweep_units(request: CampaignRequest, model: ModelSpec, kind: BoardKind) -> 
     """What a sweep lists: the least that it measures. Raises ``InputError`` for counts that there are not."""
     runs = workload_of(request, model, kind)
     return design.sweep_units(
-        model.geometry, request.methods, request.sweep.counts, kind, runs.batch, runs.backend, runs.dtype
+        model.geometry, request.reducing_methods, request.sweep.counts, kind, runs.batch, runs.backend, runs.dtype
     )
 
 

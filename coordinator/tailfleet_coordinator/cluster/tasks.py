@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tailfleet_coordinator.cluster.artifact_api import ArtifactApi, fetch
-from tailfleet_coordinator.plan.planner import Plan, PlanInput, make_plan
+from tailfleet_coordinator.plan.decision import Plan, PlanInput
+from tailfleet_coordinator.plan.planner import make_plan
 from tailfleet_schema import codec
 from tailfleet_schema.curve import UnitResult
 from tailfleet_schema.errors import Blame, TailfleetError

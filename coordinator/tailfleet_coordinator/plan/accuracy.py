@@ -12,7 +12,9 @@ one image is half a point and most gentle reductions change none:
 
 Losses of several blocks add, telescoping: reducing n → m at block l costs ``max(0, d(l, m) − d(l, n))``, so splitting
 one reduction over two places never looks cheaper by itself. Between profiled blocks and counts d is linear. Blocks
-outside the profiled ones and counts below the smallest profiled one are no candidates.
+outside the profiled ones and counts below the smallest profiled one are no candidates of a search. Published schedules
+reduce there, too: a block outside is taken to lose as much as the nearest, and below the smallest count d goes on as
+the power of the dropped share that its last two counts lie on, up to losing everything.
 """
 
 import math
@@ -32,6 +34,9 @@ from tailfleet_schema.workload import Geometry
 RESOLUTION_POINTS = 0.001
 """Losses are rounded up to this, far below what a profile can tell: it bounds the size of a Pareto front."""
 
+STEEPEST = 4.0
+"""Of the power that losses go on by below the smallest profiled count; at least they go on in proportion."""
+
 LARGEST_TAU_NATS = 5.0
 """Where a profile shows no loss at all, a divergence of 0.05 nats is still held to cost about a point."""
 
@@ -50,6 +55,15 @@ class LossModel(Protocol):
 
     def step_units(self, block: int, n: int, m: int) -> int:
         """The loss that reducing n → m at ``block`` adds; never negative, 0 for m = n."""
+
+    def reaches(self, schedule: Schedule) -> bool:
+        """Whether all that ``schedule`` does is allowed; else its loss is a guess."""
+
+
+def loss_of(model: LossModel, schedule: Schedule) -> float:
+    """The loss of a whole schedule in the model's points or percent: the sum of its steps, as a search adds them."""
+    blocks = enumerate(zip(schedule.entering, schedule.keep, strict=True))
+    return model.unit * sum(model.step_units(block, n, m) for block, (n, m) in blocks if m < n)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +141,10 @@ class AccuracyProfile:
             if m < n
         )
 
+    def reaches(self, schedule: Schedule) -> bool:
+        """Whether the profile knows of all its reductions, at least by interpolation."""
+        return all(self.allows(block, schedule.keep[block]) for block in schedule.reducing_blocks)
+
     def is_interpolated(self, schedule: Schedule) -> bool:
         """Whether a reduction of ``schedule`` was not profiled itself."""
         return any(
@@ -135,7 +153,18 @@ class AccuracyProfile:
 
     def _loss(self, table: _Array, block: int, m: int) -> float:
         at_count = [float(np.interp(m, self.counts, row)) for row in table]
+        if m < self.counts[0]:
+            at_count = [self._continued(m, row) for row in table]
         return float(np.interp(block, self.blocks, at_count))
+
+    def _continued(self, m: int, losses: _Array) -> float:
+        """What one block of such ``losses`` loses with m tokens, fewer than were profiled."""
+        power = 1.0
+        if len(self.counts) > 2 and losses[1] > 0:
+            dropped = (self.tokens - self.counts[0]) / (self.tokens - self.counts[1])
+            power = min(max(math.log(losses[0] / losses[1]) / math.log(dropped), 1.0), STEEPEST)
+        further = ((self.tokens - m) / (self.tokens - self.counts[0])) ** power
+        return min(float(losses[0]) * further, max(self.dense_top1, float(losses[0])))
 
 
 @dataclass(frozen=True)
@@ -155,6 +184,10 @@ class TokenWork:
     def unit(self) -> float:
         """One token in one block, in percent of all tokens × blocks."""
         return 100.0 / (self.geometry.depth * self.geometry.tokens)
+
+    def reaches(self, schedule: Schedule) -> bool:
+        """What is left out is known of any schedule."""
+        return True
 
     def step_units(self, block: int, n: int, m: int) -> int:
         """Tokens dropped × blocks from here on."""

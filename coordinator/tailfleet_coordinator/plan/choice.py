@@ -5,7 +5,7 @@ dense model by more than the two intervals together. Left to others: finding the
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from tailfleet_coordinator.plan.prediction import Prediction
 from tailfleet_coordinator.plan.verdict import against_dense, in_ms, on_statistic, points
 from tailfleet_schema.campaign import Objective, Statistic
+
+MISSED = 0.1
+"""Of a latency budget: further points of a front are looked for down to so much below it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,12 @@ def choose(options: Options, objective: Objective) -> Choice:
     """
     judged = options.dense_top1 is not None
     budget = _budget(objective, options.dense)
+    if objective.front:
+        gentlest = _gentlest(options)
+        if gentlest is not None:
+            return Choice(gentlest)
+        is_idle = not len(options.latency_ns) or options.latency_ns[0] >= options.dense.ns * (1 - 1e-9)
+        return Choice(None, _idle(options)) if is_idle else _unless_dense(options, 0)
     if objective.utility_alpha is not None:
         if not judged:
             return Choice(None, "a utility weighs accuracy, and there are no labelled images: give a latency budget")
@@ -58,6 +67,41 @@ def choose(options: Options, objective: Objective) -> Choice:
             None, "an accuracy limit cannot be checked, as there are no labelled images: give a latency budget"
         )
     return _least_loss(options, budget)
+
+
+def contenders(options: Options, objective: Objective, chosen: int, most: int) -> list[int]:
+    """Up to ``most`` further points that are worth measuring beside the ``chosen`` one, each once.
+
+    Of the whole front those spread evenly over its latencies from the chosen one on. Else what a tighter objective
+    would choose: where the board takes or loses more than predicted, one of them may still do what was asked.
+    """
+    if objective.front:
+        slowest, fastest = float(options.latency_ns[chosen]), float(options.latency_ns[0])
+        wanted = np.linspace(slowest, fastest, most + 1, endpoint=False)[1:]
+        points = [int(np.argmin(np.abs(options.latency_ns - ns))) for ns in wanted]
+    else:
+        chosen_too = [choose(options, _tightened(objective, step / (most + 1))) for step in range(1, most + 1)]
+        points = [one.point for one in chosen_too if one.point is not None and one.refusal is None]
+    return [point for point in dict.fromkeys(points) if point != chosen]
+
+
+def _tightened(objective: Objective, by: float) -> Objective:
+    """``objective``, ``by`` a share (0 to 1) of the way to where nothing may be lost, or of the usual error in time."""
+    drop, share, ns = objective.max_accuracy_drop, objective.latency_share, objective.latency_ns
+    alpha = objective.utility_alpha
+    return replace(
+        objective,
+        max_accuracy_drop=None if drop is None else drop * (1 - by),
+        latency_share=None if share is None else share * (1 - MISSED * by),
+        latency_ns=None if ns is None else max(1, round(ns * (1 - MISSED * by))),
+        utility_alpha=None if alpha is None else alpha * (1 - by / 2),
+    )
+
+
+def _gentlest(options: Options) -> int | None:
+    """The point of least loss that beats dense beyond the intervals."""
+    faster = (int(i) for i in np.flatnonzero(options.latency_ns < options.dense.ns)[::-1])
+    return next((point for point in faster if beats(options.predict(point), options.dense)), None)
 
 
 def beats(prediction: Prediction, dense: Prediction) -> bool:

@@ -5,7 +5,8 @@ reducing attention half where fewer leave, and attention that weighs keys by siz
 halves cost within a pass is ``halves``', what a reduction adds ``overhead``'s. Blocks that reduce, and blocks behind
 them, cost a few percent more or less within a pass than that (their input is in no cache, a runtime may fuse what is
 timed apart, a GPU may hide launches): by what share, the whole models under a few schedules tell that a sweep times
-for each method (``anchors``). What remains unknown is in the interval.
+for each method (``anchors``), and schedules that the board verified (``residuals``). What remains unknown is in the
+interval.
 
 All of that is on quiet. Another statistic is quiet times the factor that the whole model shows at the tokens each half
 works on (``spread``, and why there). Where that is one factor, costs still add over blocks and the search stays exact;
@@ -14,7 +15,7 @@ Left to others: measuring, and searching.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from tailfleet_coordinator.plan.anchors import Context, Seen, contexts
 from tailfleet_coordinator.plan.halves import SIZED_METHODS, Halves, Whole
 from tailfleet_coordinator.plan.overhead import Overhead
 from tailfleet_coordinator.plan.prediction import Prediction
+from tailfleet_coordinator.plan.residuals import Correction, Residual, Verified, corrections, latest
 from tailfleet_coordinator.plan.spread import Spread
 from tailfleet_coordinator.plan.statistics import PointSummary, measured
 from tailfleet_schema.curve import Part
@@ -59,6 +61,8 @@ class LatencyModel:
     """Of the statistic that predictions are on."""
     contexts: dict[str, Context]
     """By method; those without are taken as their parts are."""
+    corrections: dict[str, Correction] = field(default_factory=dict)
+    """By method, from verified schedules of the board; see :meth:`corrected`."""
 
     @classmethod
     def fit(
@@ -85,6 +89,22 @@ class LatencyModel:
         chosen = Spread.quiet(geometry.tokens) if spread is None else spread
         plain = cls(geometry, halves, overheads, chosen, {})
         return replace(plain, contexts=plain._contexts(summaries, anchors))
+
+    def corrected(self, verified: Sequence[Verified]) -> "LatencyModel":
+        """This model with what earlier verifications on the same board, in the same state, left between prediction and
+        measurement; itself where they are too few."""
+        quiet = replace(self, spread=Spread.quiet(self.geometry.tokens), corrections={})
+        dense_ns, seen = quiet.dense.ns, []
+        for one in latest(verified):
+            if one.schedule.method in self.overheads:
+                reducing_ns, behind_ns, _ = quiet._in_parts(one.schedule)
+                excess_ns = one.share * dense_ns - quiet.predict(one.schedule).ns
+                seen.append(
+                    Residual(
+                        one.schedule.method, reducing_ns + behind_ns, excess_ns, one.half_share * dense_ns, dense_ns
+                    )
+                )
+        return replace(self, corrections=corrections(seen, sorted(self.overheads)))
 
     @property
     def fixed_ns(self) -> float:
@@ -153,6 +173,8 @@ class LatencyModel:
             parts.append(sum(staged_ns) * STAGED_HALF / STAGED_SHARE)
             if schedule.method in self.contexts:
                 parts.append(self.contexts[schedule.method].half_ns(*self._in_parts(schedule)[:2]))
+            if schedule.method in self.corrections:
+                parts.append(self.corrections[schedule.method].half_share * sum(self._in_parts(schedule)[:2]))
         half = float(np.linalg.norm(parts))
         extrapolated = any(not whole.covers(n) for n in counts) or any(
             not self._overhead(schedule.method).covers(n, m) for n, m in reducing
@@ -188,10 +210,13 @@ class LatencyModel:
 
     def _factor(self, method: str, n: int, m: int) -> float:
         """What the place of a block within a pass makes of its parts."""
-        if m == self.geometry.tokens or method not in self.contexts:
+        if m == self.geometry.tokens:
             return 1.0
-        context = self.contexts[method]
-        return 1.0 + (context.reducing if m < n else context.behind)
+        factor = 1.0 + self.corrections[method].share if method in self.corrections else 1.0
+        if method in self.contexts:
+            context = self.contexts[method]
+            factor += context.reducing if m < n else context.behind
+        return factor
 
     def _terms(self, method: str, n: int, m: int, stage: float = 0.0) -> list[tuple[int, float]]:
         """What one block is the sum of, on quiet: (tokens that it works on, ns). Its share of the fixed part, too."""
@@ -234,15 +259,16 @@ class LatencyModel:
     def _stages(self, schedule: Schedule) -> list[float]:
         """By how much each block's passes over the graph exceed their mean over blocks, as a share of it."""
         blocks = zip(schedule.entering, schedule.keep, strict=True)
-        return [self._stage(schedule.method, n, m, block) for block, (n, m) in enumerate(blocks)]
+        similar = schedule.parameters.get("similar", SIMILAR_DROPPED)
+        return [self._stage(schedule.method, n, m, block, similar) for block, (n, m) in enumerate(blocks)]
 
-    def _stage(self, method: str, n: int, m: int, block: int | None = None) -> float:
+    def _stage(self, method: str, n: int, m: int, block: int | None = None, similar: int = SIMILAR_DROPPED) -> float:
         """The same of one block; None: of one like all together."""
         depth = self.geometry.depth
         passes = [importance_passes(method, number, depth) for number in range(depth)]
         if not any(passes) or m == n:
             return 0.0
-        if n - m <= SIMILAR_DROPPED:
+        if n - m <= similar:
             # Those that are like others are enough, and nothing is passed on.
             return -1.0
         return 0.0 if block is None else passes[block] * depth / sum(passes) - 1.0

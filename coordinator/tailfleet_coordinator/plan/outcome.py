@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tailfleet_coordinator.plan.planner import Plan
+from tailfleet_coordinator.plan.decision import Plan
 from tailfleet_coordinator.plan.quantiles import Percentile, complete, least_calls, timed
 from tailfleet_coordinator.plan.verdict import DO_NOT_PRUNE, PRUNE, against_dense, in_ms, on_statistic, points
 from tailfleet_schema.board import BoardKind

@@ -1,83 +1,79 @@
 """One plan: for one model, board, method and objective, which tokens to drop where, or why to drop none.
 
-Puts the parts together: latency model, loss model, candidate counts, exact search or the published rule, and the choice
-by objective. Left to others: measuring what goes in, and judging on the board what comes out (``outcome``).
+Puts the parts together: latency model, loss models, the candidates of a search, of a published knob or of several
+methods that compete, and the choice by objective. Left to others: measuring what goes in, and judging on the board what
+comes out (``outcome``).
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tailfleet_coordinator.plan import choice
 from tailfleet_coordinator.plan.accuracy import AccuracyProfile, LossModel, TokenWork
 from tailfleet_coordinator.plan.anchors import anchors
+from tailfleet_coordinator.plan.baselines import knob
+from tailfleet_coordinator.plan.candidates import Candidates, merged, searched, swept
+from tailfleet_coordinator.plan.decision import Contender, Plan, PlanInput
 from tailfleet_coordinator.plan.latency import LatencyModel
 from tailfleet_coordinator.plan.prediction import Prediction
 from tailfleet_coordinator.plan.rules import ALPHA, input_accuracy, pomt_rule
-from tailfleet_coordinator.plan.search import Problem, search, undominated
 from tailfleet_coordinator.plan.spread import Spread
 from tailfleet_coordinator.plan.statistics import summarise
 from tailfleet_coordinator.plan.treads import find_treads
-from tailfleet_coordinator.plan.verdict import DO_NOT_PRUNE, PREDICTED_ONLY, against_dense, in_ms, on_statistic, points
+from tailfleet_coordinator.plan.verdict import (
+    DO_NOT_PRUNE,
+    PREDICTED_ONLY,
+    against_dense,
+    in_ms,
+    listed,
+    on_statistic,
+    points,
+)
 from tailfleet_schema import quiet
-from tailfleet_schema.campaign import FrontPoint, Objective, Statistic
-from tailfleet_schema.curve import Part, UnitResult
+from tailfleet_schema.campaign import AUTO, BASELINES, PLANNERS, FrontPoint
+from tailfleet_schema.curve import Part
 from tailfleet_schema.errors import InputError
-from tailfleet_schema.schedule import Schedule, smallest_reachable
-from tailfleet_schema.workload import ModelSpec
+from tailfleet_schema.schedule import Schedule
+
+__all__ = ["Plan", "PlanInput", "make_plan"]
 
 MOST_FRONT_POINTS = 32
 """Kept of a front for people to look at, both ends among them."""
 
-REDUCES_ONCE: frozenset[str] = frozenset()
-"""Methods that may reduce at one block alone. POMT is published with one block; nothing in it forbids several."""
-
-
-_Floats = np.typing.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
-class PlanInput:
-    """Everything a plan follows from; the same input gives the same plan."""
+class _Frame:
+    """What all methods are judged by."""
 
-    model: ModelSpec
-    method: str
-    planner: str
-    """``optimal`` or ``pomt-rule``."""
-    objective: Objective
-    sweep: list[UnitResult]
-    """All results of one sweep of this model on the board."""
-    profile: list[UnitResult]
-    """LOSS results of the method, for ``pomt-rule`` INPUT results besides; empty where there are no images."""
-    batch: int = 1
+    given: PlanInput
+    latency: LatencyModel
+    profiles: dict[str, AccuracyProfile]
+    counts: list[int]
 
+    @property
+    def dense(self) -> Prediction:
+        return self.latency.dense
 
-@dataclass(frozen=True)
-class Plan:
-    """What to do, and what to expect of it. Times are those of one call, ``on`` the objective's statistic."""
+    def loss(self, method: str) -> LossModel:
+        return self.profiles.get(method, TokenWork(self.given.model.geometry))
 
-    schedule: Schedule | None
-    """None: do not prune."""
-    dense_ns: float
-    predicted_ns: float
-    """Of ``schedule``; of the best that was considered, or of dense, where it is None."""
-    predicted_low_ns: float
-    predicted_high_ns: float
-    expected_drop: float | None
-    """Points of top-1 on calibration images, a best guess; None where there is no profile or no schedule."""
-    verdict: str
-    front: list[FrontPoint] = field(default_factory=list)
-    on: Statistic = Statistic.QUIET
+    def untimed(self, method: str) -> str | None:
+        """Why the method cannot be planned; None where it can."""
+        if method in self.latency.overheads:
+            return None
+        return f"the board could not time {method}, so what it would cost is not known"
 
 
 def make_plan(given: PlanInput) -> Plan:
     """The plan for ``given``.
 
-    Raises ``InputError`` for a sweep that lacks a part, for a model with images but no profile, and for an
-    unknown planner. A sweep of too few calls for the objective's statistic is a reason not to prune.
+    Raises ``InputError`` for a sweep that lacks a part, for a model with images but no profile, for an unknown
+    planner or one of another method, and for ``auto`` without methods. A sweep of too few calls for the objective's
+    statistic is a reason not to prune.
     """
-    if given.planner not in ("optimal", "pomt-rule"):
-        raise InputError(f"unknown planner {given.planner!r}; known: optimal, pomt-rule")
+    _check(given)
     judged = quiet.judge(given.sweep)
     summaries = summarise(given.sweep, judged)
     on = given.objective.on
@@ -86,92 +82,129 @@ def make_plan(given: PlanInput) -> Plan:
         spread = Spread.fit(given.sweep, given.model.geometry.tokens, on)
     except InputError as error:
         spread, few = Spread.quiet(given.model.geometry.tokens), error.sentence
-    methods = sorted({r.unit.label for r in given.sweep if r.unit.part is Part.REDUCE})
-    timed = anchors(given.model.name, given.model.geometry, methods)
-    latency = LatencyModel.fit(given.model.geometry, summaries, spread, timed)
-    profile = _profile(given)
+    timed = sorted({r.unit.label for r in given.sweep if r.unit.part is Part.REDUCE})
+    anchored = anchors(given.model.name, given.model.geometry, timed)
+    latency = LatencyModel.fit(given.model.geometry, summaries, spread, anchored).corrected(given.verified)
+    counts = sorted({*find_treads(summaries).candidates, *spread.tops})
+    methods = given.competing if given.method == AUTO else [given.method]
+    frame = _Frame(given, latency, _profiles(given, methods), counts)
+    untimed = [reason for reason in map(frame.untimed, methods) if reason is not None]
     if few is not None:
         # Its figures are quiet ones, and say so.
         plan = _refusal(latency.dense, few)
-    elif given.method not in latency.overheads:
-        plan = _refusal(latency.dense, f"the board could not time {given.method}, so what it would cost is not known")
+    elif len(untimed) == len(methods):
+        plan = _refusal(latency.dense, untimed[0])
     elif given.planner == "pomt-rule":
-        plan = _by_rule(given, latency, profile)
+        plan = _by_rule(frame)
+    elif given.planner in BASELINES:
+        plan = _by_knob(frame)
+    elif given.method == AUTO:
+        plan = _by_competition(frame, methods)
     else:
-        plan = _by_search(given, latency, profile, sorted({*find_treads(summaries).candidates, *spread.tops}))
+        own = searched(given.model, given.method, latency, frame.loss(given.method), counts)
+        plan = _chosen(frame, own, given.method)
     plan = replace(plan, on=spread.on)
     if judged.stable:
         return plan
     return replace(plan, verdict=f"{plan.verdict} (the sweep is unstable: {judged.reason})")
 
 
-def _profile(given: PlanInput) -> AccuracyProfile | None:
-    if any(r.unit.part is Part.LOSS and r.unit.label == given.method for r in given.profile):
-        return AccuracyProfile.fit(given.model.geometry, given.method, given.profile)
-    if given.model.dataset is not None and given.planner == "optimal":
-        raise InputError(f"{given.model.name} has labelled images, but no accuracy profile of {given.method} was given")
-    return None
+def _check(given: PlanInput) -> None:
+    if given.planner not in PLANNERS:
+        raise InputError(f"unknown planner {given.planner!r}; known: {', '.join(PLANNERS)}")
+    if given.method == AUTO and (given.planner != "optimal" or not given.competing):
+        raise InputError("methods compete under the planner optimal, and two or more must be named")
 
 
-def _by_search(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile | None, counts: list[int]) -> Plan:
-    loss: LossModel = profile if profile is not None else TokenWork(given.model.geometry)
-    dense = latency.dense
-    front = search(_problem(given, latency, loss, counts), within_ns=dense.ns * (1 + 1e-9))
-    geometry = given.model.geometry
-    schedules = [
-        Schedule(given.method, given.model.name, geometry.tokens, geometry.prefix, front.keep(point))
-        for point in range(len(front))
+def _profiles(given: PlanInput, methods: Sequence[str]) -> dict[str, AccuracyProfile]:
+    found = {}
+    for method in methods:
+        if any(r.unit.part is Part.LOSS and r.unit.label == method for r in given.profile):
+            found[method] = AccuracyProfile.fit(given.model.geometry, method, given.profile)
+        elif given.model.dataset is not None and given.planner != "pomt-rule":
+            raise InputError(f"{given.model.name} has labelled images, but no accuracy profile of {method} was given")
+    return found
+
+
+def _by_knob(frame: _Frame) -> Plan:
+    given = frame.given
+    positions = knob(given.planner, given.model, frame.latency.curve, input_accuracy(given.profile))
+    if positions.refusal is not None:
+        return _refusal(frame.dense, positions.refusal)
+    own = swept(positions.settings, frame.latency, frame.loss(given.method))
+    return _chosen(frame, own, positions.words)
+
+
+def _by_competition(frame: _Frame, methods: Sequence[str]) -> Plan:
+    """The best of all methods; its verdict says what the others would have come to."""
+    given, latency = frame.given, frame.latency
+    fronts = {
+        method: searched(given.model, method, latency, frame.loss(method), frame.counts)
+        for method in methods
+        if frame.untimed(method) is None
+    }
+    plan = _chosen(frame, merged(list(fronts.values()), frame.dense.ns), listed(list(fronts), "or"))
+    others = [
+        _beside(frame, method, fronts.get(method))
+        for method in methods
+        if plan.schedule is None or method != plan.schedule.method
     ]
-    latency_ns, losses = front.latency_ns, front.loss * loss.unit
-    if not latency.adds_up(given.method):
-        # The search added up; what tails or blocks that differ come to is another figure, and with it another front.
-        mixed_ns = np.array([latency.predict(schedule).ns for schedule in schedules])
-        best = undominated(mixed_ns, losses)
-        best = best[mixed_ns[best] <= dense.ns * (1 + 1e-9)]
-        schedules, latency_ns, losses = [schedules[point] for point in best], mixed_ns[best], losses[best]
-    # Dense itself is on the front, at loss 0; only faster points are worth a look.
-    options = choice.Options(
-        method=given.method,
-        latency_ns=latency_ns,
-        loss=losses,
-        dense=dense,
-        dense_top1=profile.dense_top1 if profile is not None else None,
-        predict=lambda point: latency.predict(schedules[point]),
-        on=latency.spread.on,
+    if plan.schedule is None:
+        return replace(plan, verdict=f"{plan.verdict} (compared: {listed(methods, 'and')})")
+    ahead = f"{plan.schedule.method} suits best" + (f" ({'; '.join(others)})" if others else "")
+    return replace(plan, verdict=f"{plan.verdict}; {ahead}")
+
+
+def _beside(frame: _Frame, method: str, own: Candidates | None) -> str:
+    """What a method that did not win would have come to."""
+    if own is None:
+        return f"{method}: not timed"
+    options = _options(frame, own, method)
+    chosen = choice.choose(options, frame.given.objective)
+    if chosen.refusal is not None or chosen.point is None:
+        return f"{method}: nothing that does"
+    loss = float(own.loss[chosen.point])
+    lost = f"may lose {points(loss)}" if frame.profiles else f"leaves out {loss:.0f} % of the work"
+    return f"{method}: {in_ms(options.predict(chosen.point).ns)}, {lost}"
+
+
+def _options(frame: _Frame, own: Candidates, words: str) -> choice.Options:
+    # One data set judges all methods: their dense models are one.
+    dense_top1 = next((profile.dense_top1 for profile in frame.profiles.values()), None)
+    return choice.Options(
+        method=words,
+        latency_ns=own.latency_ns,
+        loss=own.loss,
+        dense=frame.dense,
+        dense_top1=dense_top1,
+        predict=lambda point: frame.latency.predict(own.schedules[point]),
+        on=frame.latency.spread.on,
     )
-    chosen = choice.choose(options, given.objective)
-    shown = _thinned(schedules, latency_ns, losses, chosen.point)
+
+
+def _chosen(frame: _Frame, own: Candidates, words: str) -> Plan:
+    """What the objective takes of ``own``. Dense itself may be on the front, at loss 0; only faster points are worth a
+    look."""
+    dense, objective = frame.dense, frame.given.objective
+    options = _options(frame, own, words)
+    chosen = choice.choose(options, objective)
+    shown = _thinned(own, chosen.point)
     if chosen.refusal is not None:
-        seen = dense if chosen.point is None else options.predict(chosen.point)
-        return Plan(None, dense.ns, seen.ns, seen.low_ns, seen.high_ns, None, DO_NOT_PRUNE + chosen.refusal, shown)
+        return _refusal(dense, chosen.refusal, None if chosen.point is None else options.predict(chosen.point), shown)
     assert chosen.point is not None
-    schedule = schedules[chosen.point]
-    prediction = options.predict(chosen.point)
-    has_images = given.model.dataset is not None
-    return _accepted(
-        schedule, prediction, dense, profile, _figures(schedule, prediction, latency, profile, has_images), shown
-    )
+    further = choice.contenders(options, objective, chosen.point, frame.given.verify - 1)
+    plan = _accepted(frame, own, chosen.point, shown)
+    return replace(plan, contenders=[_contender(frame, own, point) for point in further])
 
 
-def _problem(given: PlanInput, latency: LatencyModel, loss: LossModel, counts: list[int]) -> Problem:
-    geometry = given.model.geometry
-    known = sorted({n for n in counts if n > geometry.prefix} | {geometry.tokens}, reverse=True)
-    block_ns = np.full((len(known), len(known)), np.inf)
-    block_loss = np.full((geometry.depth, len(known), len(known)), np.inf)
-    for i, n in enumerate(known):
-        for j, m in enumerate(known[i:], start=i):
-            if m < n and m < smallest_reachable(given.method, n, geometry.prefix):
-                continue
-            block_ns[i, j] = latency.block_ns(given.method, n, m)
-            for block in range(geometry.depth):
-                if m == n:
-                    block_loss[block, i, j] = 0.0
-                elif loss.allows(block, m):
-                    block_loss[block, i, j] = loss.step_units(block, n, m)
-    return Problem(tuple(known), latency.fixed_ns, block_ns, block_loss, given.method in REDUCES_ONCE)
+def _contender(frame: _Frame, own: Candidates, point: int) -> Contender:
+    plan = _accepted(frame, own, point, [])
+    low_ns, high_ns = plan.predicted_low_ns, plan.predicted_high_ns
+    return Contender(own.schedules[point], plan.predicted_ns, low_ns, high_ns, plan.expected_drop, plan.verdict)
 
 
-def _by_rule(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile | None) -> Plan:
+def _by_rule(frame: _Frame) -> Plan:
+    given, latency = frame.given, frame.latency
     accuracy = input_accuracy(given.profile)
     if not accuracy:
         return _refusal(latency.dense, "POMT's rule needs labelled images, and there are none")
@@ -184,50 +217,47 @@ def _by_rule(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile |
         wish = f"POMT's rule would keep {schedule.keep[-1]} tokens from block {schedule.reducing_blocks[0]} on"
         reason = f"{wish}, but that is {choice.no_gain(prediction, latency.dense, latency.spread.on)}"
         return _refusal(latency.dense, reason, prediction)
-    words = (
-        _figures(schedule, prediction, latency, profile, has_images=True)
-        + "; the rule knows no limits, so none was kept"
-    )
-    return _accepted(schedule, prediction, latency.dense, profile, words, [])
+    alone = Candidates([schedule], np.array([prediction.ns]), np.zeros(1), {})
+    plan = _accepted(frame, alone, 0, [])
+    return replace(plan, verdict=plan.verdict + "; the rule knows no limits, so none was kept")
 
 
-def _accepted(
-    schedule: Schedule,
-    prediction: Prediction,
-    dense: Prediction,
-    profile: AccuracyProfile | None,
-    words: str,
-    front: list[FrontPoint],
-) -> Plan:
+def _accepted(frame: _Frame, own: Candidates, point: int, front: list[FrontPoint]) -> Plan:
+    schedule = own.schedules[point]
+    prediction, profile = frame.latency.predict(schedule), frame.profiles.get(schedule.method)
     return Plan(
         schedule,
-        dense.ns,
+        frame.dense.ns,
         prediction.ns,
         prediction.low_ns,
         prediction.high_ns,
         profile.expected_drop(schedule) if profile is not None else None,
-        PREDICTED_ONLY + words,
+        PREDICTED_ONLY + _figures(frame, schedule, prediction, own.knobs.get(schedule.digest)),
         front,
     )
 
 
-def _refusal(dense: Prediction, reason: str, considered: Prediction | None = None) -> Plan:
+def _refusal(
+    dense: Prediction, reason: str, considered: Prediction | None = None, front: Sequence[FrontPoint] = ()
+) -> Plan:
     seen = considered or dense
-    return Plan(None, dense.ns, seen.ns, seen.low_ns, seen.high_ns, None, DO_NOT_PRUNE + reason)
+    return Plan(None, dense.ns, seen.ns, seen.low_ns, seen.high_ns, None, DO_NOT_PRUNE + reason, list(front))
 
 
-def _figures(
-    schedule: Schedule, prediction: Prediction, latency: LatencyModel, profile: AccuracyProfile | None, has_images: bool
-) -> str:
-    dense_ns = latency.dense.ns
-    words = f"{in_ms(prediction.ns)} against {in_ms(dense_ns)}, {against_dense(prediction.ns, dense_ns)}"
-    words += on_statistic(latency.spread.on)
+def _figures(frame: _Frame, schedule: Schedule, prediction: Prediction, setting: str | None) -> str:
+    dense_ns, profile = frame.dense.ns, frame.profiles.get(schedule.method)
+    words = "" if setting is None else f"{setting}: "
+    words += f"{in_ms(prediction.ns)} against {in_ms(dense_ns)}, {against_dense(prediction.ns, dense_ns)}"
+    words += on_statistic(frame.latency.spread.on)
     if profile is None:
-        words += "; its loss of accuracy is not known without " + ("a profile" if has_images else "labelled images")
+        needed = "a profile" if frame.given.model.dataset is not None else "labelled images"
+        words += f"; its loss of accuracy is not known without {needed}"
     else:
         words += f"; expected to lose {points(profile.expected_drop(schedule))} of top-1"
         words += f" on {profile.images} calibration images"
-        if profile.is_interpolated(schedule):
+        if not profile.reaches(schedule):
+            words += " (beyond profiled blocks or counts)"
+        elif profile.is_interpolated(schedule):
             words += " (interpolated between profiled blocks and counts)"
     if prediction.extrapolated:
         words += "; beyond what was timed"
@@ -236,9 +266,9 @@ def _figures(
     return words
 
 
-def _thinned(schedules: list[Schedule], latency_ns: _Floats, losses: _Floats, chosen: int | None) -> list[FrontPoint]:
+def _thinned(own: Candidates, chosen: int | None) -> list[FrontPoint]:
     """Up to ``MOST_FRONT_POINTS`` of the front, evenly spaced in latency, the chosen one and both ends among them."""
-    size = len(schedules)
+    size, latency_ns = len(own.schedules), own.latency_ns
     if size > MOST_FRONT_POINTS:
         wanted = np.linspace(latency_ns[0], latency_ns[-1], MOST_FRONT_POINTS - 1)
         picked = {int(np.argmin(np.abs(latency_ns - ns))) for ns in wanted} | {0, size - 1}
@@ -246,4 +276,7 @@ def _thinned(schedules: list[Schedule], latency_ns: _Floats, losses: _Floats, ch
         picked = set(range(size))
     if chosen is not None:
         picked.add(chosen)
-    return [FrontPoint(float(latency_ns[i]), float(losses[i]), list(schedules[i].keep)) for i in sorted(picked)]
+    return [
+        FrontPoint(float(latency_ns[i]), float(own.loss[i]), list(own.schedules[i].keep), own.schedules[i].method)
+        for i in sorted(picked)
+    ]

@@ -4,6 +4,8 @@ Every sentence that compares latencies, or holds one against a budget, says whic
 A verdict begins with ``prune:``, ``do not prune:`` or ``predicted only:``. What to decide is left to others.
 """
 
+from collections.abc import Sequence
+
 from tailfleet_schema.campaign import Statistic
 
 DO_NOT_PRUNE = "do not prune: "
@@ -34,3 +36,8 @@ def points(drop: float) -> str:
     """Percentage points of top-1."""
     digits = 1 if abs(drop) >= 0.095 or drop == 0 else 2
     return f"{drop:.{digits}f} points"
+
+
+def listed(names: Sequence[str], last: str) -> str:
+    """``topk, pomt and tome``, where ``last`` is the word between the last two."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"

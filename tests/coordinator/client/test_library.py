@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from tailfleet_coordinator.client import Fleet, FleetError
-from tailfleet_coordinator.plan.planner import Plan
+from tailfleet_coordinator.plan.decision import Plan
 from tailfleet_coordinator.refusals import NameTaken, UnknownName
 from tailfleet_schema import codec
 from tailfleet_schema.campaign import CampaignState, Objective

@@ -7,7 +7,7 @@ import pytest
 
 from tailfleet_coordinator.db.integrity import MOST_FINDINGS, NAMED_BY, READS, examine
 from tailfleet_coordinator.db.tables import PlanTable, Table
-from tailfleet_coordinator.plan.planner import Plan
+from tailfleet_coordinator.plan.decision import Plan
 from tailfleet_schema import codec
 from tailfleet_schema.board import Telemetry
 from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult

@@ -6,11 +6,12 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import replace
 
-from tailfleet_coordinator.db.rows import Campaign, JobRecord, Step
+from tailfleet_coordinator.db.rows import Board, Campaign, JobRecord, Step
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan import design
 from tailfleet_coordinator.plan.decision import Plan
-from tailfleet_coordinator.plan.outcome import report_rows
+from tailfleet_coordinator.plan.outcome import report_rows, verified_of
+from tailfleet_coordinator.plan.residuals import Verified
 from tailfleet_coordinator.replies import iso
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
@@ -27,6 +28,9 @@ from tailfleet_schema.curve import Unit, UnitResult
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import JobKind
 from tailfleet_schema.workload import ModelSpec, Workload
+
+MOST_VERIFICATIONS = 20
+"""So many earlier ones, the newest, teach a plan."""
 
 
 def open_campaign(store: Store, request: CampaignRequest) -> str:
@@ -90,6 +94,17 @@ def stored_profile(store: Store, model: ModelSpec) -> list[UnitResult]:
     if model.dataset is None:
         return []
     return store.list_profile(model.digest, store.get_dataset(model.dataset).sha256)
+
+
+def stored_verifications(store: Store, request: CampaignRequest, board: Board, model: ModelSpec) -> list[Verified]:
+    """What the board, as it is now, measured of earlier schedules in the same workload, the newest last."""
+    workload = workload_of(request, model, board.kind)
+    found: list[Verified] = []
+    for job_id in store.find_verifications(board.id, model.name, board.fingerprint, MOST_VERIFICATIONS):
+        job = store.get_job(job_id)
+        if job.workload == workload:
+            found = verified_of(job.schedules, store.list_results(job_id)) + found
+    return found
 
 
 def status_of(store: Store, campaign: Campaign) -> CampaignStatus:

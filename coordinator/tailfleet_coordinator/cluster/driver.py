@@ -8,7 +8,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tailfleet_coordinator.campaigns import profiled_units, stored_profile, wanted_profile, workload_of
+from tailfleet_coordinator.campaigns import (
+    profiled_units,
+    stored_profile,
+    stored_verifications,
+    wanted_profile,
+    workload_of,
+)
 from tailfleet_coordinator.cluster import orders
 from tailfleet_coordinator.cluster.steps import AT_THE_BOARD, Action, StepFacts, decide
 from tailfleet_coordinator.cluster.tasks import News, Tasks
@@ -18,7 +24,7 @@ from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan.decision import Plan, PlanInput
 from tailfleet_coordinator.refusals import Deposed, JobEnded
 from tailfleet_schema import codec
-from tailfleet_schema.campaign import CampaignRequest, CampaignState
+from tailfleet_schema.campaign import AUTO, CampaignRequest, CampaignState
 from tailfleet_schema.curve import Part, Unit, UnitResult
 from tailfleet_schema.errors import Blame, TailfleetError
 from tailfleet_schema.job import Failure, Job, JobKind, JobState
@@ -186,11 +192,12 @@ class Driver:
     def _order_verification(
         self, situation: Situation, step: Step, board: Board, model: ModelSpec, plans: list[StoredPlan]
     ) -> None:
-        planned = {plan.schedule_digest: plan for plan in plans if plan.schedule_digest is not None}
-        schedules = [dense(model.name, model.geometry)]
-        schedules += [self._store.get_schedule(digest) for digest in planned if digest != schedules[0].digest]
+        made = [codec.loads(Plan, plan.plan_json) for plan in plans]
+        chosen = [plan.schedule for plan in made if plan.schedule is not None]
+        further = [one.schedule for plan in made for one in plan.contenders]
+        schedules = list({one.digest: one for one in (dense(model.name, model.geometry), *chosen, *further)}.values())
         dataset = None if model.dataset is None else self._store.get_dataset(model.dataset)
-        pass_ns = min(codec.loads(Plan, plan.plan_json).dense_ns for plan in plans)
+        pass_ns = min(plan.dense_ns for plan in made)
         job = orders.verification(situation.request, step, board, model, schedules, dataset, pass_ns)
         links = [plan.id for plan in plans if plan.schedule_digest is not None]
         self._store.create_job(step.campaign_id, step.board_id, step.model, job, links)
@@ -246,13 +253,28 @@ class Driver:
             return
         sweep = self._store.list_results(self._store.get_curve(step.curve_id).job_id)
         profile = stored_profile(self._store, model)
+        request = situation.request
+        verified = stored_verifications(self._store, request, self._store.get_board(step.board_id), model)
         inputs = [
-            PlanInput(model, method, planner, objective, sweep, _of_method(profile, method), situation.request.batch)
+            PlanInput(
+                model,
+                method,
+                planner,
+                objective,
+                sweep,
+                _of_methods(profile, request.competing(method)),
+                request.batch,
+                request.competing(method) if method == AUTO else [],
+                verified,
+                request.verify,
+            )
             for planner, method in unplanned
         ]
 
         def take(news: News) -> None:
             for (planner, method), plan in zip(unplanned, news.plans, strict=False):
+                for contender in plan.contenders:
+                    self._store.add_schedule(contender.schedule)
                 self._store.add_plan(
                     step.campaign_id, step.board_id, step.model, planner, method, codec.dumps(plan), plan.schedule
                 )
@@ -339,8 +361,8 @@ def _unplanned(request: CampaignRequest, plans: list[StoredPlan]) -> list[tuple[
     return [pair for pair in request.plans() if pair not in known]
 
 
-def _of_method(profile: list[UnitResult], method: str) -> list[UnitResult]:
-    return [result for result in profile if result.unit.part is Part.INPUT or result.unit.label == method]
+def _of_methods(profile: list[UnitResult], methods: list[str]) -> list[UnitResult]:
+    return [result for result in profile if result.unit.part is Part.INPUT or result.unit.label in methods]
 
 
 def _absence(board: Board) -> str:

@@ -1,4 +1,5 @@
-"""Queries on curves: finished sweeps, found again by what they were measured on, and the pieces they consist of."""
+"""Queries on curves: finished sweeps, found again by what they were measured on, and the pieces they consist of; and on
+the verifications that later plans learn from."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -172,6 +173,24 @@ class CurveQueries(Database):
         )
         with self.reading() as connection:
             return [_curve(row) for row in connection.execute(query.order_by(CurveTable.id.desc()))]
+
+    def find_verifications(self, board_id: int, model: str, fingerprint: str, most: int) -> list[str]:
+        """Ids of finished verifications of the model on the board as it is now, the newest first; up to ``most``."""
+        query = (
+            select(JobTable.id)
+            .where(
+                JobTable.board_id == board_id,
+                JobTable.model == model,
+                JobTable.kind == JobKind.VERIFY.value,
+                JobTable.state == JobState.DONE.value,
+                JobTable.fingerprint == fingerprint,
+                ~JobTable.fingerprint_changed,
+            )
+            .order_by(JobTable.finished_at.desc(), JobTable.id)
+            .limit(most)
+        )
+        with self.reading() as connection:
+            return list(connection.execute(query).scalars())
 
 
 def _disturbed_rounds() -> ScalarSelect[int]:

@@ -163,7 +163,7 @@ class AccuracyProfile:
         if len(self.counts) > 2 and losses[1] > 0:
             dropped = (self.tokens - self.counts[0]) / (self.tokens - self.counts[1])
             power = min(max(math.log(losses[0] / losses[1]) / math.log(dropped), 1.0), STEEPEST)
-        further = ((self.tokens - m) / (self.tokens - self.counts[0])) ** power
+        further = math.pow((self.tokens - m) / (self.tokens - self.counts[0]), power)
         return min(float(losses[0]) * further, max(self.dense_top1, float(losses[0])))
 
 

@@ -7,7 +7,7 @@ Zero-TPrune's ten similar tokens of 196 patches at the same share of others. POM
 the accuracy of shortened inputs, and without them has no settings.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tailfleet_coordinator.plan.halves import Whole
@@ -63,9 +63,7 @@ class Knob:
         return f"{BASELINES[self.planner]} with {KNOBS[self.planner]}"
 
 
-def knob(
-    planner: str, model: ModelSpec, curve: Whole | None = None, accuracy: Mapping[int, float] | None = None
-) -> Knob:
+def knob(planner: str, model: ModelSpec, curve: Whole | None = None, accuracy: dict[int, float] | None = None) -> Knob:
     """Every setting of one of ``BASELINES`` for ``model``.
 
     ``curve`` and ``accuracy`` (percent by tokens of the input) are POMT's L(n) and A(n); the others need neither.

@@ -12,11 +12,12 @@ import numpy as np
 
 from tailfleet_coordinator.plan.decision import Plan
 from tailfleet_coordinator.plan.quantiles import Percentile, complete, least_calls, timed
+from tailfleet_coordinator.plan.residuals import Verified
 from tailfleet_coordinator.plan.verdict import DO_NOT_PRUNE, PRUNE, against_dense, in_ms, on_statistic, points
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.campaign import Objective, ReportRow, Statistic
+from tailfleet_schema.campaign import AUTO, Objective, ReportRow, Statistic
 from tailfleet_schema.curve import Judgement, Part, UnitResult
-from tailfleet_schema.schedule import dense
+from tailfleet_schema.schedule import Schedule, dense
 from tailfleet_schema.workload import ModelSpec
 
 
@@ -40,7 +41,9 @@ def report_rows(
 ) -> list[ReportRow]:
     """One row for each (planner, method, plan), in the order given; at most one row is recommended.
 
-    Plans that say not to prune have rows, too.
+    Plans that say not to prune have rows, too. Where further points of a plan's front were measured besides, its row is
+    that of the best that does what was asked, else of the chosen one. Under the objective ``front`` each measured point
+    has a row, the fastest last, and none is recommended: what to trade is not for us to say.
 
     ``results`` are those of the verification: SCHEDULE and ACCURACY units by schedule digest, the dense one among
     them; empty where it did not run, and then every schedule is "predicted only" and none is recommended.
@@ -50,11 +53,60 @@ def report_rows(
     a latency budget alone; the highest measured utility.
     """
     verified = _Verified.of(results, dense(model.name, model.geometry).digest, objective.on)
-    judged = [
-        _judged(_row(board, kind, model, planned, verified), planned[2], verified, objective) for planned in plans
-    ]
-    best = _best(judged, objective)
+    judged: list[_Judged] = []
+    for planner, method, plan in plans:
+        own = [
+            _judged(_row(board, kind, model, (planner, method, one), verified), one, verified, objective)
+            for one in _alternatives(plan)
+        ]
+        judged += own if objective.front else [_taken(own, objective)]
+    best = None if objective.front else _best(judged, objective)
     return [replace(j.row, recommended=index == best) for index, j in enumerate(judged)]
+
+
+def verified_of(schedules: Sequence[Schedule], results: Sequence[UnitResult]) -> list[Verified]:
+    """What a verification measured of each of ``schedules`` (the dense one among them), on quiet; nothing where dense
+    itself is not known."""
+    times = timed([r for r in results if r.unit.part is Part.SCHEDULE], Part.SCHEDULE, Statistic.QUIET)
+    beside = next((times[one.digest] for one in schedules if one.is_dense and one.digest in times), None)
+    found = []
+    for one in schedules:
+        time = times.get(one.digest)
+        if beside is not None and time is not None and not one.is_dense:
+            share = time.value / beside.value
+            errors = [(time.high - time.low) / (2 * time.value), (beside.high - beside.low) / (2 * beside.value)]
+            found.append(Verified(one, share, share * float(np.linalg.norm(errors))))
+    return found
+
+
+def _alternatives(plan: Plan) -> list[Plan]:
+    """The plan as if each of its points were the chosen one, the chosen one first."""
+    further = [
+        replace(
+            plan,
+            schedule=other.schedule,
+            predicted_ns=other.predicted_ns,
+            predicted_low_ns=other.predicted_low_ns,
+            predicted_high_ns=other.predicted_high_ns,
+            expected_drop=other.expected_drop,
+            verdict=other.verdict,
+        )
+        for other in plan.contenders
+    ]
+    return [plan, *further]
+
+
+def _taken(own: Sequence[_Judged], objective: Objective) -> _Judged:
+    """Of one plan's points, as they were measured."""
+    best = _best(own, objective)
+    if not best:
+        return own[0]
+    row, first = own[best].row, own[0]
+    why = (
+        "of points measured beside it, the chosen one comes after this" if first.accepted else "the chosen one does not"
+    )
+    words = first.row.verdict.removeprefix(DO_NOT_PRUNE).removeprefix(PRUNE)
+    return replace(own[best], row=replace(row, verdict=f"{row.verdict} ({why}: {words})"))
 
 
 @dataclass(frozen=True)
@@ -124,6 +176,7 @@ def _row(
         recommended=False,
         verdict=plan.verdict,
         on=verified.on,
+        reduces_by=plan.schedule.method if plan.schedule is not None and method == AUTO else None,
     )
 
 

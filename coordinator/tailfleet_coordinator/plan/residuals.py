@@ -18,7 +18,7 @@ from tailfleet_coordinator.plan.statistics import CONFIDENCE
 from tailfleet_schema.schedule import Schedule
 
 LEAST_SCHEDULES = 3
-"""Nothing is learned from fewer different schedules that reduce: one that was verified again teaches of itself alone."""
+"""Nothing is learned from fewer different schedules that reduce: what is verified again teaches of itself alone."""
 
 COMMON = 0.03
 OWN = 0.02

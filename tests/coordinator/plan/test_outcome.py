@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 from plan_board import MadeUpBoard, model, schedule, stalls_beyond
 
-from tailfleet_coordinator.plan.outcome import report_rows
 from tailfleet_coordinator.plan.decision import Plan
+from tailfleet_coordinator.plan.outcome import report_rows
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import Objective, Statistic
 from tailfleet_schema.curve import UnitResult

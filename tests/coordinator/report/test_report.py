@@ -10,8 +10,8 @@ from plan_board import MadeUpBoard, model, schedule
 from rich.console import Console
 
 from tailfleet_coordinator.curves import point_rows, taken_apart
-from tailfleet_coordinator.plan.outcome import report_rows
 from tailfleet_coordinator.plan.decision import Plan
+from tailfleet_coordinator.plan.outcome import report_rows
 from tailfleet_coordinator.replies import CLIFF_COLUMNS, POINT_COLUMNS, ROUND_COLUMNS, TREAD_COLUMNS
 from tailfleet_coordinator.report import figure, html, pareto, table
 from tailfleet_coordinator.report.curve_tables import CurveTables

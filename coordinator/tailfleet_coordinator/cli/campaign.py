@@ -13,7 +13,15 @@ from tailfleet_coordinator.cli.show import console, fleet, json_text, say, table
 from tailfleet_coordinator.cli.sweeping import Sweeping, split
 from tailfleet_coordinator.client import Fleet
 from tailfleet_coordinator.report.curve_tables import CurveTables
-from tailfleet_schema.campaign import OFFLINE, CampaignRequest, CampaignState, CampaignStatus, StepStatus
+from tailfleet_schema.campaign import (
+    BASELINES,
+    OFFLINE,
+    CampaignRequest,
+    CampaignState,
+    CampaignStatus,
+    Objective,
+    StepStatus,
+)
 from tailfleet_schema.errors import InputError, LabError
 
 app = typer.Typer(help="Fleet-wide schedule generation: run, status, report, cancel.", no_args_is_help=True)
@@ -25,10 +33,37 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it until it
 @grouped
 def run(
     sweep: Sweeping,
-    planner: Annotated[str, typer.Option(help="optimal, pomt-rule, or both separated by a comma.")] = "optimal",
-    objective: Annotated[str, typer.Option(help=f"What a plan is to achieve: {objectives.FORMS}; or several.")] = (
-        "max-accuracy-drop=1.0,latency-budget=0.8x"
-    ),
+    planner: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST|all",
+            help=f"optimal, and to compare with it the published {', '.join(BASELINES)}. all: optimal and those whose"
+            " method is among the methods.",
+        ),
+    ] = "optimal",
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMS",
+            help=f"What a plan is to achieve: {objectives.FORMS}; several separated by commas. Default:"
+            f" {objectives.DEFAULT}.",
+        ),
+    ] = None,
+    latency_budget: Annotated[
+        str | None, typer.Option(metavar="12ms|0.8x", help="The least loss within a time, or a share of dense.")
+    ] = None,
+    max_accuracy_drop: Annotated[
+        str | None, typer.Option(metavar="POINTS", help="The fastest that loses no more points of top-1.")
+    ] = None,
+    utility: Annotated[
+        str | None, typer.Option(metavar="alpha=0.5", help="The best weighed sum of latency and top-1.")
+    ] = None,
+    front: Annotated[
+        bool, typer.Option("--front", help="The whole front, points of it measured, and none recommended.")
+    ] = False,
+    verify: Annotated[
+        int, typer.Option(metavar="K", help="Points of each plan's front that the board measures at most.")
+    ] = CampaignRequest.verify,
     on: Annotated[
         str,
         typer.Option(
@@ -42,10 +77,9 @@ def run(
     wait: Wait = True,
 ) -> None:
     """Measure what is missing, plan for every board and model, ship, and measure the schedules on the boards."""
-    wanted = objectives.parse(objective, on)
+    wanted = objectives.parse(objectives.gathered(objective, latency_budget, max_accuracy_drop, utility, front), on)
     here = fleet()
-    request = replace(sweep.request(here), planners=split(planner), objective=wanted, offline=offline)
-    start(here, request, wait)
+    start(here, replace(planned(sweep.request(here), planner, wanted, verify), offline=offline), wait)
 
 
 @app.command()
@@ -95,6 +129,18 @@ def cancel(campaign: Annotated[str, typer.Argument(help="A campaign's id.")]) ->
     """Stop a campaign; what was measured stays."""
     fleet().cancel(campaign)
     say(f"campaign {campaign} is cancelled")
+
+
+def planned(request: CampaignRequest, planner: str, objective: Objective, verify: int) -> CampaignRequest:
+    """``request`` with what is to be planned. Raises ``InputError``, which names the option."""
+    planners = split(planner)
+    if planners == ["all"]:
+        planners = ["optimal", *(name for name, method in BASELINES.items() if method in request.reducing_methods)]
+    try:
+        return replace(request, planners=planners, objective=objective, verify=verify)
+    except InputError as error:
+        option = {"planners": "--planner", "verify": "--verify"}.get(error.path.partition("[")[0], error.path)
+        raise InputError(error.problem, error.mend, option) from error
 
 
 def start(here: Fleet, request: CampaignRequest, wait: bool) -> None:

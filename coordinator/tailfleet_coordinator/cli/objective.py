@@ -1,19 +1,44 @@
 """Objectives as people write them: ``max-accuracy-drop=1.0``, ``latency-budget=12ms``, ``latency-budget=0.8x``,
-``utility=0.5``; several are joined by commas. And back: an objective in words.
+``utility=0.5``, ``front``; several are joined by commas. And back: an objective in words.
 """
 
 from tailfleet_schema.campaign import Objective, Statistic
 from tailfleet_schema.errors import InputError
 
-FORMS = "max-accuracy-drop=1.0, latency-budget=0.8x, latency-budget=12ms, utility=0.5"
+FORMS = "max-accuracy-drop=1.0, latency-budget=0.8x, latency-budget=12ms, utility=0.5, front"
+
+DEFAULT = "max-accuracy-drop=1.0,latency-budget=0.8x"
 
 UNITS_NS = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
+
+
+def gathered(
+    objective: str | None,
+    latency_budget: str | None = None,
+    max_accuracy_drop: str | None = None,
+    utility: str | None = None,
+    front: bool = False,
+) -> str:
+    """One text of what options say, each the same as its form in ``objective``; ``DEFAULT`` where none says anything.
+
+    Raises ``InputError`` where both ways are mixed.
+    """
+    forms = (("latency-budget", latency_budget), ("max-accuracy-drop", max_accuracy_drop), ("utility", utility))
+    # ``--utility alpha=0.5`` names what it gives.
+    given = [f"{name}={value.strip().removeprefix('alpha=')}" for name, value in forms if value is not None]
+    given += ["front"] * front
+    if objective is not None and given:
+        raise InputError(f"--objective already says what to achieve; say it once: --objective {objective},{given[0]}")
+    return objective if objective is not None else ",".join(given) or DEFAULT
 
 
 def parse(text: str, on: str = Statistic.QUIET.value) -> Objective:
     """The objective that ``text`` means, its latencies ``on`` a statistic by name. Raises ``InputError``."""
     values: dict[str, float | int] = {}
     for part in text.split(","):
+        if part.strip() == "front":
+            values["front"] = True
+            continue
         name, equals, value = part.strip().partition("=")
         if not equals or not value:
             raise InputError(f"cannot read the objective {part.strip()!r}; forms: {FORMS}")
@@ -27,6 +52,8 @@ def parse(text: str, on: str = Statistic.QUIET.value) -> Objective:
 def words(objective: Objective) -> str:
     """What is to be achieved, and on which statistic: ``as fast as possible on p99 with at most …``."""
     on = f"on {objective.on.value}"
+    if objective.front:
+        return f"the whole front of latency {on} and loss, points of it measured"
     if objective.utility_alpha is not None:
         return f"the best utility, α = {objective.utility_alpha:g}, of latency {on} and top-1"
     share, ns = objective.latency_share, objective.latency_ns

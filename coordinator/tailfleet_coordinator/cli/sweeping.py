@@ -28,9 +28,10 @@ class Sweeping:
     method: Annotated[
         str,
         typer.Option(
-            metavar="LIST|all",
+            metavar="LIST|all|auto",
             help=f"Reduction methods whose cost is measured (and planned): of {', '.join(METHODS)}. all: all but cropr,"
-            " which needs queries that were trained.",
+            " which needs queries that were trained. auto: the default ones, or those named beside it (auto,topk,evit),"
+            " compete, and one plan takes the best.",
         ),
     ] = ",".join(DEFAULT_METHODS)
     counts: Annotated[

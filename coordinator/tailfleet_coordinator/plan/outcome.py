@@ -101,12 +101,9 @@ def _taken(own: Sequence[_Judged], objective: Objective) -> _Judged:
     best = _best(own, objective)
     if not best:
         return own[0]
-    row, first = own[best].row, own[0]
-    why = (
-        "of points measured beside it, the chosen one comes after this" if first.accepted else "the chosen one does not"
-    )
-    words = first.row.verdict.removeprefix(DO_NOT_PRUNE).removeprefix(PRUNE)
-    return replace(own[best], row=replace(row, verdict=f"{row.verdict} ({why}: {words})"))
+    row, first = own[best].row, own[0].row.verdict.removeprefix(DO_NOT_PRUNE).removeprefix(PRUNE)
+    words = f"{row.verdict}; of {len(own)} points measured it is ahead of the one first chosen, which came to: {first}"
+    return replace(own[best], row=replace(row, verdict=words))
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def _draw_plan(axes: Axes, row: ReportRow) -> None:
     assert row.keep is not None
     assert row.measured_ns is not None
     at = sum(row.keep) / len(row.keep)
-    marker, colour = of_method(row.method)
+    marker, colour = of_method(row.reduces_by or row.method)
     low = row.measured_low_ns if row.measured_low_ns is not None else row.measured_ns
     high = row.measured_high_ns if row.measured_high_ns is not None else row.measured_ns
     filled = row.planner == "optimal"

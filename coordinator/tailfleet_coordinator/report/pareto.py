@@ -87,7 +87,7 @@ def _loss(row: ReportRow, fronts: Sequence[Front]) -> float | None:
 
 
 def _draw_row(axes: Axes, row: ReportRow, ns: float, loss: float) -> None:
-    marker, colour = of_method(row.method)
+    marker, colour = of_method(row.reduces_by or row.method)
     low = ns if row.measured_low_ns is None else row.measured_low_ns
     high = ns if row.measured_high_ns is None else row.measured_high_ns
     filled = row.planner == "optimal"

@@ -82,7 +82,9 @@ def cells(row: ReportRow) -> list[str]:
 
 
 def method(row: ReportRow) -> str:
-    """The method, and the planner where it is not ours."""
+    """The method, and the planner where it is not ours; where methods competed, the one that did best."""
+    if row.reduces_by is not None:
+        return f"{row.reduces_by} ({row.method})"
     return row.method if row.planner == "optimal" else f"{row.method} by {row.planner}"
 
 

@@ -1,3 +1,7 @@
+import dataclasses
+import re
+from itertools import pairwise
+
 import pytest
 from plan_board import GEOMETRY, MadeUpBoard, input_results, model, profile_results, schedule, stalls_beyond, straight
 
@@ -7,7 +11,7 @@ from tailfleet_coordinator.plan.spread import Spread
 from tailfleet_coordinator.plan.statistics import summarise
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.campaign import Objective, Statistic
+from tailfleet_schema.campaign import BASELINES, Objective, Statistic
 from tailfleet_schema.curve import Part, UnitResult
 from tailfleet_schema.errors import InputError
 
@@ -306,3 +310,193 @@ class TestPomtRule:
     def test_tome_stops_at_half(self, board, sweep):
         made = self.rule(board, profile=input_results(knee=5.0), method="tome", sweep=sweep)
         assert min(made.schedule.keep) >= schedule([99] * 12, "tome").keep[0]
+
+
+BOTH = ["topk", "pomt"]
+
+
+@pytest.fixture(scope="module")
+def wide_sweep():
+    return MadeUpBoard().sweep(["topk", "pomt", "tome", "evit", "zero-tprune", "cropr", "random"])
+
+
+def compete(sweep, objective, hardness=(0.5, 0.5), dataset="d", competing=BOTH, **more):
+    profile = [r for method, h in zip(BOTH, hardness) for r in profile_results(method=method, hardness=h)]
+    given = PlanInput(model(dataset), "auto", "optimal", objective, sweep, profile if dataset else [], 1, competing)
+    return make_plan(dataclasses.replace(given, **more))
+
+
+class TestCompetition:
+    @pytest.mark.parametrize(("hardness", "winner"), [((0.2, 1.0), "topk"), ((1.0, 0.2), "pomt")])
+    def test_the_method_that_loses_less_within_the_budget_wins(self, wide_sweep, hardness, winner):
+        made = compete(wide_sweep, HALF, hardness)
+        other = next(method for method in BOTH if method != winner)
+        assert made.schedule.method == winner
+        assert f"; {winner} suits best ({other}: " in made.verdict
+        assert "may lose " in made.verdict.partition("suits best")[2]
+        own = compete(wide_sweep, HALF, hardness, competing=[winner])
+        assert made.schedule == own.schedule
+        assert own.verdict.endswith(f"{winner} suits best")
+
+    def test_it_is_never_worse_than_any_of_its_methods(self, wide_sweep, board):
+        for objective in (Objective(max_accuracy_drop=5.0), Objective(utility_alpha=0.5)):
+            made = compete(wide_sweep, objective, (0.5, 0.45))
+            for method, hardness in zip(BOTH, (0.5, 0.45)):
+                profile = profile_results(method=method, hardness=hardness)
+                alone = plan(board, objective, method, profile=profile, dataset="d", sweep=wide_sweep)
+                if objective.max_accuracy_drop is not None:
+                    assert made.predicted_ns <= alone.predicted_ns
+
+    def test_the_front_is_that_of_all_and_says_whose_each_point_is(self, wide_sweep):
+        made = compete(wide_sweep, HALF, (0.5, 0.5))
+        losses = [p.loss for p in made.front]
+        assert losses == sorted(losses, reverse=True)
+        assert {p.method for p in made.front} <= set(BOTH)
+
+    def test_where_no_method_does_it_says_which_were_compared(self, wide_sweep):
+        made = compete(wide_sweep, Objective(latency_ns=1_000_000))
+        assert made.schedule is None
+        assert "cannot be met by topk or pomt" in made.verdict
+        assert made.verdict.endswith("(compared: topk and pomt)")
+
+    def test_one_that_was_not_timed_is_left_out_and_named(self, board, wide_sweep):
+        timed = [r for r in wide_sweep if not (r.unit.part is Part.REDUCE and r.unit.label == "pomt")]
+        made = compete(timed, HALF)
+        assert made.schedule.method == "topk"
+        assert "pomt: not timed" in made.verdict
+        nothing = [r for r in timed if r.unit.part is not Part.REDUCE]
+        assert "could not time topk" in compete(nothing, HALF).verdict
+
+    def test_without_images_the_work_left_out_is_compared(self, wide_sweep):
+        made = compete(wide_sweep, HALF, dataset=None)
+        assert made.schedule is not None
+        assert "% of the work" in made.verdict
+        assert "not known without labelled images" in made.verdict
+
+    def test_every_method_needs_its_profile_and_some_must_be_named(self, wide_sweep):
+        with pytest.raises(InputError, match="no accuracy profile of tome"):
+            compete(wide_sweep, HALF, competing=["topk", "tome"])
+        with pytest.raises(InputError, match="methods compete under the planner optimal"):
+            compete(wide_sweep, HALF, competing=[])
+        with pytest.raises(InputError, match="methods compete under the planner optimal"):
+            compete(wide_sweep, HALF, planner="tome-constant")
+
+
+class TestBaselines:
+    KNOBS = tuple((name, method) for name, method in BASELINES.items() if name != "pomt-rule")
+
+    def baseline(self, sweep, planner, objective, dataset="d", profile=None):
+        method = BASELINES[planner]
+        given = profile_results(method=method) + input_results() if profile is None else profile
+        return make_plan(PlanInput(model(dataset), method, planner, objective, sweep, given if dataset else []))
+
+    @pytest.mark.parametrize(("planner", "method"), KNOBS)
+    def test_the_gentlest_setting_within_a_budget(self, board, wide_sweep, planner, method):
+        made = self.baseline(wide_sweep, planner, Objective(latency_share=0.8))
+        assert made.schedule.method == method
+        assert made.predicted_ns <= 0.8 * made.dense_ns
+        assert board.schedule_ns(made.schedule) <= 0.85 * board.schedule_ns(schedule([197] * 12))
+        assert re.match(r"predicted only: (r|ρ|α|strength|R|kept) = [\d.]+: ", made.verdict)
+        # A tighter budget takes a harder setting.
+        tighter = self.baseline(wide_sweep, planner, Objective(latency_share=0.7))
+        assert sum(tighter.schedule.keep) < sum(made.schedule.keep)
+
+    @pytest.mark.parametrize("planner", ["tome-constant", "evit-keep-rate", "random-block"])
+    def test_the_fastest_setting_within_an_accuracy_limit(self, wide_sweep, planner):
+        made = self.baseline(wide_sweep, planner, Objective(max_accuracy_drop=10.0))
+        more = self.baseline(wide_sweep, planner, Objective(max_accuracy_drop=40.0))
+        assert 0 < made.expected_drop <= 10.0
+        assert more.predicted_ns < made.predicted_ns
+
+    def test_a_search_over_the_same_method_is_never_worse_by_its_own_figures(self, board, wide_sweep):
+        """Random tokens at one block are among what a search for ``random`` can choose, but for counts off its grid."""
+        profile = profile_results(method="random")
+        for share in (0.9, 0.8, 0.7):
+            objective = Objective(latency_share=share)
+            best = plan(board, objective, "random", profile=profile, dataset="d", sweep=wide_sweep)
+            swept = self.baseline(wide_sweep, "random-block", objective)
+            assert best.expected_drop <= swept.expected_drop + 0.5
+
+    def test_a_budget_that_no_setting_meets_is_refused(self, wide_sweep):
+        made = self.baseline(wide_sweep, "tome-constant", Objective(latency_ns=1_000_000))
+        assert made.schedule is None
+        assert "cannot be met by tome with a constant r: the closest is predicted at" in made.verdict
+
+    def test_a_setting_that_gains_nothing_is_refused(self):
+        dear = MadeUpBoard(launch_ns=30e6)
+        made = self.baseline(dear.sweep(["tome"]), "tome-constant", HALF)
+        assert made.verdict.startswith("do not prune: no reduction by tome with a constant r is predicted faster")
+
+    def test_a_knob_without_settings_is_refused(self, wide_sweep):
+        made = self.baseline(wide_sweep, "pomt-alpha", HALF, dataset=None)
+        assert made.verdict == "do not prune: POMT's rule needs labelled images, and there are none"
+
+    def test_without_images_budgets_are_kept_all_the_same(self, wide_sweep):
+        made = self.baseline(wide_sweep, "cropr-constant", HALF, dataset=None)
+        assert made.schedule.restore_before == 11
+        assert "not known without labelled images" in made.verdict
+
+    def test_a_loss_beyond_the_profile_is_said_to_be_one(self, wide_sweep):
+        made = self.baseline(wide_sweep, "tome-constant", Objective(latency_share=0.6))
+        assert min(made.schedule.keep) < 99
+        assert "(beyond profiled blocks or counts)" in made.verdict
+        gentle = self.baseline(wide_sweep, "random-block", Objective(latency_share=0.8))
+        assert "beyond profiled" not in gentle.verdict
+
+    def test_a_profile_is_needed(self, wide_sweep):
+        with pytest.raises(InputError, match="no accuracy profile of evit"):
+            self.baseline(wide_sweep, "evit-keep-rate", HALF, profile=input_results())
+
+
+class TestFurtherPoints:
+    def made(self, board, sweep, objective, verify):
+        given = PlanInput(model("d"), "topk", "optimal", objective, sweep, profile_results())
+        return make_plan(dataclasses.replace(given, verify=verify))
+
+    def test_a_front_takes_points_spread_over_it_all_faster_than_dense(self, board, sweep):
+        made = self.made(board, sweep, Objective(front=True), 3)
+        points = [made, *made.contenders]
+        times = [point.predicted_ns for point in points]
+        assert len(times) == 3
+        assert times == sorted(times, reverse=True)
+        assert all(point.predicted_high_ns < made.dense_ns for point in points)
+        gaps = [a - b for a, b in pairwise(times)]
+        assert max(gaps) < 2 * min(gaps)
+        assert min(p.latency_ns for p in made.front) < times[-1]
+        assert all("expected to lose" in one.verdict for one in made.contenders)
+
+    def test_a_front_of_nothing_faster_is_refused(self):
+        made = plan(MadeUpBoard(launch_ns=30e6), Objective(front=True))
+        assert made.verdict.startswith("do not prune: no reduction by topk is predicted faster than dense at all")
+        assert made.contenders == []
+
+    def test_without_images_a_front_is_one_of_work(self, board, sweep):
+        made = plan(board, Objective(front=True), sweep=sweep)
+        assert made.schedule is not None
+        assert len(made.front) > 3
+
+    @pytest.mark.parametrize(
+        "objective", [Objective(latency_share=0.8), Objective(max_accuracy_drop=9.0), Objective(utility_alpha=0.5)]
+    )
+    def test_further_points_fall_back_on_less(self, board, sweep, objective):
+        alone, made = (self.made(board, sweep, objective, verify) for verify in (1, 4))
+        assert alone.contenders == []
+        assert dataclasses.replace(made, contenders=[]) == alone
+        assert 1 <= len(made.contenders) <= 3
+        digests = [made.schedule.digest, *(one.schedule.digest for one in made.contenders)]
+        assert len(set(digests)) == len(digests)
+        for one in made.contenders:
+            if objective.latency_share is not None:
+                assert one.predicted_ns < made.predicted_ns
+            else:
+                assert one.expected_drop < made.expected_drop
+        assert codec.loads(Plan, codec.dumps(made)) == made
+
+    def test_plans_stored_before_there_were_any_have_none(self, board, sweep):
+        stored = codec.encode(plan(board, HALF, sweep=sweep))
+        del stored["contenders"]
+        for point in stored["front"]:
+            del point["method"]
+        old = codec.decode(Plan, stored)
+        assert old.contenders == []
+        assert {point.method for point in old.front} == {""}

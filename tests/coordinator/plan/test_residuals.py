@@ -1,0 +1,133 @@
+"""What verified schedules teach: nothing from few, little from some, and never that dense is other than measured."""
+
+import numpy as np
+import pytest
+from plan_board import GEOMETRY, MadeUpBoard, model, schedule
+
+from tailfleet_coordinator.plan.decision import PlanInput
+from tailfleet_coordinator.plan.latency import LatencyModel
+from tailfleet_coordinator.plan.outcome import verified_of
+from tailfleet_coordinator.plan.planner import make_plan
+from tailfleet_coordinator.plan.residuals import OWN, Residual, Verified, corrections, latest
+from tailfleet_coordinator.plan.spread import Spread
+from tailfleet_coordinator.plan.statistics import summarise
+from tailfleet_schema import codec
+from tailfleet_schema.campaign import Objective, Statistic
+from tailfleet_schema.curve import Part, UnitResult
+from tailfleet_schema.schedule import dense
+
+SEEN = [schedule([197] * k + [n] * (12 - k)) for k, n in ((2, 64), (4, 128), (6, 96), (3, 150))]
+UNSEEN = schedule([197] * 5 + [110] * 7)
+
+
+def residual(share, method="topk", affected=1e6, half=0.0):
+    return Residual(method, affected, share * affected, half, 1.2 * affected)
+
+
+def verified(board, schedules):
+    return verified_of([dense("made-up", GEOMETRY), *schedules], board.verification(schedules, rounds=5, calls=5))
+
+
+@pytest.fixture(scope="module")
+def dearer():
+    """Blocks that reduce, and those behind them, cost 8 % more than their parts; no schedule was timed by the sweep."""
+    return MadeUpBoard(context=0.08)
+
+
+@pytest.fixture(scope="module")
+def plain(dearer):
+    return LatencyModel.fit(GEOMETRY, summarise(dearer.sweep()))
+
+
+def test_a_board_s_share_is_found_and_serves_schedules_that_were_not_verified(dearer, plain):
+    truth = dearer.schedule_ns(UNSEEN)
+    before, after = plain.predict(UNSEEN), plain.corrected(verified(dearer, SEEN)).predict(UNSEEN)
+    assert abs(after.ns / truth - 1) < 0.5 * abs(before.ns / truth - 1)
+    assert after.low_ns < truth < after.high_ns
+
+
+def test_dense_and_blocks_before_the_first_reduction_stay_as_measured(dearer, plain):
+    after = plain.corrected(verified(dearer, SEEN))
+    assert after.corrections
+    assert after.dense == plain.dense
+    assert after.block_ns("topk", 197, 197) == plain.block_ns("topk", 197, 197)
+    assert after.block_ns("topk", 100, 100) > plain.block_ns("topk", 100, 100)
+    whole = after.fixed_ns + sum(after.block_ns("topk", n, m) for n, m in zip(UNSEEN.entering, UNSEEN.keep))
+    assert whole == pytest.approx(after.predict(UNSEEN).ns)
+
+
+def test_nothing_is_learned_from_two_schedules_however_often(dearer, plain):
+    few = verified(dearer, SEEN[:2]) + verified(dearer, SEEN[:2])
+    assert plain.corrected(few).corrections == {}
+    assert plain.corrected([]).predict(UNSEEN) == plain.predict(UNSEEN)
+    assert plain.corrected(verified(dearer, SEEN[:3])).corrections
+
+
+def test_dense_alone_teaches_nothing_and_of_a_schedule_only_the_last_counts():
+    whole = Verified(dense("made-up", GEOMETRY), 1.5, 0.01)
+    old, new = Verified(SEEN[0], 0.9, 0.01), Verified(SEEN[0], 0.8, 0.01)
+    assert latest([whole, old, new, whole]) == [new]
+
+
+def test_a_share_is_shrunken_and_more_schedules_are_believed_more():
+    few, many = (corrections([residual(0.05)] * count, ["topk"])["topk"] for count in (3, 30))
+    assert 0 < few.share < many.share < 0.05
+    assert few.half_share > many.half_share
+
+
+def test_methods_have_a_part_in_common_and_one_of_their_own():
+    found = corrections([residual(0.06)] * 4 + [residual(0.02, "tome")] * 4, ["pomt", "tome", "topk"])
+    assert found["topk"].share > found["pomt"].share > found["tome"].share > 0.0
+    assert found["pomt"].half_share > 1.9 * OWN
+    assert "evit" not in found
+
+
+def test_what_no_share_explains_widens_the_interval():
+    rng = np.random.default_rng(3)
+    alike = corrections([residual(0.05)] * 20, ["topk"])["topk"]
+    apart = corrections([residual(0.05 + 0.06 * rng.standard_normal()) for _ in range(20)], ["topk"])["topk"]
+    assert apart.half_share > 0.08 > 2 * alike.half_share
+
+
+def test_a_noisy_verification_weighs_little():
+    sure = [residual(0.0)] * 4
+    misled = corrections([*sure, residual(0.5, half=1e6)], ["topk"])["topk"]
+    assert abs(misled.share) < 0.01
+
+
+def test_on_a_tail_what_was_learned_on_quiet_holds(dearer):
+    sweep = dearer.sweep(calls=20)
+    spread = Spread.fit(sweep, 197, Statistic.P50)
+    model_on = LatencyModel.fit(GEOMETRY, summarise(sweep), spread)
+    after = model_on.corrected(verified(dearer, SEEN))
+    quiet = LatencyModel.fit(GEOMETRY, summarise(sweep)).corrected(verified(dearer, SEEN))
+    assert after.corrections["topk"].share == pytest.approx(quiet.corrections["topk"].share, abs=0.01)
+    assert after.predict(UNSEEN).ns > 1.02 * model_on.predict(UNSEEN).ns
+
+
+def test_a_verification_says_shares_of_the_dense_model_beside_it(dearer):
+    found = verified(dearer, SEEN)
+    whole_ns = dearer.schedule_ns(dense("made-up", GEOMETRY))
+    assert [one.schedule for one in found] == SEEN
+    for one in found:
+        assert one.share == pytest.approx(dearer.schedule_ns(one.schedule) / whole_ns, rel=0.01)
+        assert 0 < one.half_share < 0.05
+
+
+def test_without_its_dense_model_a_verification_says_nothing(dearer):
+    chosen = [dense("made-up", GEOMETRY), *SEEN]
+    results = [
+        UnitResult(r.unit, r.round, status="oom") if r.unit.label == chosen[0].digest else r
+        for r in dearer.verification(SEEN)
+    ]
+    assert any(r.unit.part is Part.SCHEDULE for r in results)
+    assert verified_of(chosen, results) == []
+
+
+def test_a_plan_takes_what_was_verified_before_into_account(dearer):
+    given = PlanInput(model(), "topk", "optimal", Objective(latency_share=0.8), dearer.sweep(), [])
+    taught = PlanInput(model(), "topk", "optimal", given.objective, given.sweep, [], verified=verified(dearer, SEEN))
+    assert codec.loads(PlanInput, codec.dumps(taught)) == taught
+    naive, learned = make_plan(given), make_plan(taught)
+    off = [abs(plan.predicted_ns / dearer.schedule_ns(plan.schedule) - 1) for plan in (naive, learned)]
+    assert off[1] < 0.6 * off[0]

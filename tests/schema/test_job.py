@@ -3,7 +3,15 @@ import dataclasses
 import pytest
 
 from tailfleet_schema import codec, schedule
-from tailfleet_schema.campaign import CampaignRequest, Objective, ReportRow, Statistic, SweepSettings
+from tailfleet_schema.campaign import (
+    BASELINES,
+    DEFAULT_METHODS,
+    CampaignRequest,
+    Objective,
+    ReportRow,
+    Statistic,
+    SweepSettings,
+)
 from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
 from tailfleet_schema.errors import DecodeError, InputError
 from tailfleet_schema.job import ENDED, MOVES, Job, JobKind, JobState
@@ -100,6 +108,9 @@ def test_an_oom_result_needs_no_calls():
         (lambda: Objective(latency_share=1.5), "share of dense"),
         (lambda: Objective(max_accuracy_drop=1.0, utility_alpha=0.5), "stands alone"),
         (lambda: Objective(utility_alpha=2.0), "alpha"),
+        (lambda: Objective(front=True, latency_share=0.5), "^front: stands alone"),
+        (lambda: CampaignRequest(["m"], ["b"], verify=0), "^verify: "),
+        (lambda: CampaignRequest(["m"], ["b"], verify=17), "^verify: "),
         (lambda: Objective(latency_share=0.5, on="p99"), "on: must be one of Statistic.QUIET"),
         (lambda: SweepSettings("1,x"), "^counts: "),
         (lambda: SweepSettings("²"), "^counts: "),
@@ -148,6 +159,32 @@ def test_a_statistic_travels_by_its_name():
 def test_the_published_rule_is_planned_for_its_own_method_alone():
     request = CampaignRequest(["m"], ["b"], ["topk", "pomt"], ["optimal", "pomt-rule"])
     assert request.plans() == [("optimal", "topk"), ("optimal", "pomt"), ("pomt-rule", "pomt")]
+
+
+def test_each_baseline_is_planned_for_the_method_it_was_published_with():
+    methods = ["topk", "tome", "pomt", "evit", "zero-tprune", "cropr", "random"]
+    request = CampaignRequest(["m"], ["b"], methods, list(BASELINES))
+    assert request.plans() == list(BASELINES.items())
+    for planner, method in BASELINES.items():
+        others = [other for other in methods if other != method]
+        with pytest.raises(InputError, match="^planners: {} plans for the method {}, which is".format(planner, method)):
+            CampaignRequest(["m"], ["b"], others, [planner])
+
+
+def test_methods_compete_where_auto_is_among_them():
+    alone = CampaignRequest(["m"], ["b"], ["auto"], ["optimal", "tome-constant"])
+    assert alone.reducing_methods == list(DEFAULT_METHODS)
+    assert alone.plans() == [("optimal", "auto"), ("tome-constant", "tome")]
+    some = CampaignRequest(["m"], ["b"], ["evit", "auto", "topk"])
+    assert some.plans() == [("optimal", "auto")]
+    assert (some.competing("auto"), some.competing("evit")) == (["evit", "topk"], ["evit"])
+    with pytest.raises(InputError, match="cropr-constant plans for the method cropr, which is not among"):
+        CampaignRequest(["m"], ["b"], ["auto"], ["cropr-constant"])
+
+
+def test_requests_stored_before_there_was_a_front_verify_as_new_ones():
+    request = codec.loads(CampaignRequest, '{"models":["m"],"boards":["b"],"objective":{"latency_share":0.8}}')
+    assert (request.verify, request.objective.front) == (3, False)
 
 
 def test_frozen():

@@ -19,6 +19,7 @@ from tailfleet_schema.errors import InputError
         ("latency-budget=700us", Objective(latency_ns=700_000)),
         ("latency-budget=5000ns", Objective(latency_ns=5000)),
         ("utility=0.5", Objective(utility_alpha=0.5)),
+        ("front", Objective(front=True)),
         (" max-accuracy-drop = 1 , latency-budget=0.8x", Objective(max_accuracy_drop=1.0, latency_share=0.8)),
     ],
 )
@@ -40,6 +41,7 @@ def test_what_people_write(text, meant):
         ("latency-budget=0.8x,latency-budget=0.9x", "twice"),
         ("latency-budget=0.8x,latency-budget=9ms", "one latency budget"),
         ("utility=0.5,latency-budget=9ms", "stands alone"),
+        ("front,latency-budget=9ms", "front: stands alone"),
     ],
 )
 def test_what_cannot_be_meant(text, words):
@@ -80,3 +82,28 @@ def test_an_unknown_statistic_is_one_sentence_and_exit_2():
         "tailfleet: unknown statistic 'p75'; known: quiet, p50, p99",
         "  mend: --on p50",
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, objective.DEFAULT),
+        ({"objective": "utility=0.3"}, "utility=0.3"),
+        ({"latency_budget": "12ms"}, "latency-budget=12ms"),
+        ({"latency_budget": "0.8x", "max_accuracy_drop": "1.0"}, "latency-budget=0.8x,max-accuracy-drop=1.0"),
+        ({"utility": "alpha=0.5"}, "utility=0.5"),
+        ({"front": True}, "front"),
+    ],
+)
+def test_options_say_the_same_as_forms(options, text):
+    assert objective.gathered(**{"objective": None, **options}) == text
+    assert objective.parse(text)
+
+
+def test_an_objective_is_said_once():
+    with pytest.raises(InputError, match=r"say it once: --objective utility=0\.3,front"):
+        objective.gathered("utility=0.3", front=True)
+
+
+def test_a_front_in_words():
+    assert objective.words(Objective(front=True, on=Statistic.P99)).startswith("the whole front of latency on p99")

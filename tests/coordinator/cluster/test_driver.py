@@ -341,3 +341,69 @@ def test_a_campaign_whose_every_job_was_cancelled_has_failed_and_says_so(lab, ca
     campaigning.run()
     assert (status(lab).state, status(lab).failure) == (CampaignState.FAILED, reason)
     assert phases(lab) == {("modelled", "tiny"): "cancelled"}
+
+
+def report(lab, campaign_id="c1"):
+    return campaigns.report_of(lab.store, lab.store.get_campaign(campaign_id)).rows
+
+
+def test_methods_compete_and_one_plan_is_stored(lab, campaigning, virtual):
+    ask(lab, "c1", "modelled", models=["seeing"], methods=["auto", "topk", "tome"], objective=HALF)
+    campaigning.run(virtual)
+    assert status(lab).state is CampaignState.DONE
+    (row,) = report(lab)
+    assert row.method == "auto"
+    assert row.reduces_by in ("topk", "tome")
+    assert lab.store.get_schedule(row.schedule_digest).method == row.reduces_by
+    # Both were timed and profiled.
+    (sweep,) = [lab.store.get_job(job.id) for job in lab.store.list_jobs("c1") if job.kind is JobKind.SWEEP]
+    assert {"topk", "tome"} <= {unit.label for unit in sweep.units}
+    assert {name for name, _ in campaigning.tasks.started} >= {"profile:seeing:topk", "profile:seeing:tome"}
+
+
+def test_baselines_are_planned_beside_the_search_and_verified(lab, campaigning, virtual):
+    planners = ["optimal", "tome-constant", "pomt-alpha", "random-block"]
+    methods = ["tome", "pomt", "random"]
+    ask(lab, "c1", "modelled", models=["seeing"], methods=methods, planners=planners, objective=HALF)
+    campaigning.run(virtual)
+    rows = report(lab)
+    assert [(row.planner, row.method) for row in rows] == [
+        ("optimal", "tome"), ("optimal", "pomt"), ("optimal", "random"),
+        ("tome-constant", "tome"), ("pomt-alpha", "pomt"), ("random-block", "random"),
+    ]  # fmt: skip
+    assert all(row.measured_ns is not None for row in rows if row.schedule_digest is not None)
+    assert any(row.schedule_digest is not None for row in rows if row.planner != "optimal")
+
+
+@pytest.mark.parametrize("verify", [1, 3])
+def test_points_of_a_front_are_measured_and_shown(lab, campaigning, virtual, verify):
+    ask(lab, "c1", "modelled", objective=Objective(front=True), verify=verify)
+    campaigning.run(virtual)
+    rows = report(lab)
+    assert len(rows) == verify
+    assert all(row.measured_ns < row.dense_ns for row in rows)
+    assert [row.measured_ns for row in rows] == sorted((row.measured_ns for row in rows), reverse=True)
+    for row in rows:
+        assert lab.store.get_schedule(row.schedule_digest).keep == row.keep
+
+
+def test_later_plans_learn_from_verifications_of_the_board_as_it_is(lab, campaigning, virtual):
+    ask(lab, "c1", "modelled", objective=Objective(front=True), verify=4)
+    campaigning.run(virtual)
+    board, model = lab.store.get_board(virtual), lab.store.get_model("tiny")
+    request = lab.store.get_campaign("c1").request
+    seen = campaigns.stored_verifications(lab.store, request, board, model)
+    assert len(seen) == 4
+    assert all(0 < one.share < 1 for one in seen)
+    # Of another workload, or of a board that is another by now, nothing.
+    other = dataclasses.replace(request, batch=2)
+    assert campaigns.stored_verifications(lab.store, other, board, model) == []
+    changed = dataclasses.replace(board, fingerprint="f" * 64)
+    assert campaigns.stored_verifications(lab.store, request, changed, model) == []
+    ask(lab, "c2", "modelled", objective=HALF)
+    given = []
+    plan = campaigning.tasks.plan
+    campaigning.tasks.plan = lambda name, inputs: (given.extend(inputs), plan(name, inputs))
+    campaigning.run(virtual, campaign_id="c2")
+    assert [one.verified for one in given] == [seen]
+    assert given[0].verify == 3

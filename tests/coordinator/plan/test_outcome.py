@@ -3,8 +3,9 @@ import dataclasses
 import pytest
 from plan_board import MadeUpBoard, model, schedule, stalls_beyond
 
-from tailfleet_coordinator.plan.decision import Plan
+from tailfleet_coordinator.plan.decision import Contender, Plan
 from tailfleet_coordinator.plan.outcome import report_rows
+from tailfleet_coordinator.report import table
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import Objective, Statistic
 from tailfleet_schema.curve import UnitResult
@@ -205,3 +206,52 @@ def test_a_virtual_board_is_marked_and_two_planners_may_agree(board):
     assert rows[0].measured_ns == rows[1].measured_ns
     assert sum(row.recommended for row in rows) == 1
     assert {f.name for f in dataclasses.fields(rows[0])} >= {"verdict", "keep"}
+
+
+class TestFurtherPoints:
+    def planned(self, first, *others):
+        further = [Contender(one, 8e6, 7.8e6, 8.2e6, 0.4, "predicted only: …") for one in others]
+        return dataclasses.replace(planned(first), contenders=further)
+
+    def rows(self, board, objective, top1=None, first=FAST, others=(GENTLE,)):
+        results = board.verification([FAST, GENTLE], judged=True, top1=top1 or {FAST.digest: 380, GENTLE.digest: 388})
+        return rows_of([("topk", self.planned(first, *others))], results, objective)
+
+    def test_one_that_does_what_was_asked_stands_in_for_the_chosen_one(self, board):
+        (row,) = self.rows(board, LIMIT)
+        assert row.recommended
+        assert row.schedule_digest == GENTLE.digest
+        assert row.keep == GENTLE.keep
+        assert row.top1_pruned == 97.0
+        assert row.verdict.startswith("prune: measured ")
+        assert (
+            "of 2 points measured it is ahead of the one first chosen, which came to: more than the 1.0" in row.verdict
+        )
+
+    def test_where_none_does_the_chosen_one_says_why(self, board):
+        (row,) = self.rows(board, LIMIT, {FAST.digest: 300, GENTLE.digest: 300})
+        assert not row.recommended
+        assert row.schedule_digest == FAST.digest
+        assert "points measured" not in row.verdict
+
+    def test_the_chosen_one_stays_where_it_is_the_best(self, board):
+        (row,) = self.rows(board, Objective(max_accuracy_drop=50.0))
+        assert row.recommended
+        assert row.schedule_digest == FAST.digest
+
+    def test_a_front_has_a_row_for_each_measured_point_and_recommends_none(self, board):
+        rows = self.rows(board, Objective(front=True), first=GENTLE, others=(FAST,))
+        assert [row.schedule_digest for row in rows] == [GENTLE.digest, FAST.digest]
+        assert rows[0].measured_ns > rows[1].measured_ns
+        assert all(row.verdict.startswith("prune: measured") for row in rows)
+        assert not any(row.recommended for row in rows)
+
+    def test_a_front_that_was_not_measured_is_predicted(self):
+        rows = rows_of([("topk", self.planned(GENTLE, FAST)), ("tome", REFUSED)], [], Objective(front=True))
+        assert [row.verdict[:14] for row in rows] == ["predicted only", "predicted only", "do not prune: "]
+
+
+def test_where_methods_competed_the_row_says_which_one_it_is(board):
+    rows = rows_of([("auto", planned(GENTLE)), ("topk", planned(FAST))], board.verification([FAST, GENTLE]))
+    assert [row.reduces_by for row in rows] == ["topk", None]
+    assert table.method(rows[0]) == "topk (auto)"

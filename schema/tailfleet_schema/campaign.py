@@ -78,7 +78,9 @@ class Objective:
     a latency budget, as a share of dense or in nanoseconds: the schedule within it that loses least. With
     both: the accuracy limit for models that have labelled images, the budget for those that have none.
     With ``utility_alpha`` = α: argmax of α·(1 − L/L_dense) + (1 − α)·A/A_dense. With ``front``: the whole front of
-    latency and loss, some points of it verified, and none recommended.
+    latency and loss, some points of it verified, and none recommended. With ``deadline_ns``: the highest throughput,
+    which at one batch size is the fastest schedule that loses no more than ``max_accuracy_drop`` and meets it;
+    campaigns of several batch sizes are compared by what they measured.
     Every latency in it, "fastest" and the dense one included, is ``on`` one statistic.
     """
 
@@ -88,6 +90,8 @@ class Objective:
     utility_alpha: Optional[float] = None
     on: Statistic = Statistic.QUIET
     front: bool = False
+    deadline_ns: Optional[int] = None
+    """Of one call of the whole batch."""
 
     def __post_init__(self) -> None:
         if self.max_accuracy_drop is not None and not 0 <= self.max_accuracy_drop <= 100:
@@ -101,15 +105,23 @@ class Objective:
         if self.utility_alpha is not None and not 0 <= self.utility_alpha <= 1:
             raise InputError("must lie between 0 and 1", path="utility_alpha")
         chosen = [self.max_accuracy_drop, self.latency_share, self.latency_ns, self.utility_alpha]
+        if self.deadline_ns is not None:
+            self._check_deadline()
         if self.front and any(value is not None for value in chosen):
             raise InputError("stands alone: it shows every trade of latency for accuracy", path="front")
-        if not self.front and all(value is None for value in chosen):
+        if not self.front and self.deadline_ns is None and all(value is None for value in chosen):
             raise InputError("an objective needs an accuracy drop, a latency budget, a utility, or the front")
         if self.utility_alpha is not None and any(value is not None for value in chosen[:3]):
             raise InputError("stands alone: it already weighs latency against accuracy", path="utility_alpha")
         if not isinstance(self.on, Statistic):
             names = ", ".join("Statistic." + statistic.name for statistic in Statistic)
             raise InputError("must be one of {}, not {!r}".format(names, self.on), path="on")
+
+    def _check_deadline(self) -> None:
+        if self.deadline_ns is not None and self.deadline_ns <= 0:
+            raise InputError("a deadline must be positive", path="deadline_ns")
+        if self.front or any(value is not None for value in (self.latency_share, self.latency_ns, self.utility_alpha)):
+            raise InputError("goes with an accuracy limit alone: it is the latency budget itself", path="deadline_ns")
 
 
 @dataclass(frozen=True)

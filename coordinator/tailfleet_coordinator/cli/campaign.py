@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tailfleet_coordinator.cli import objective as objectives
+from tailfleet_coordinator.cli import throughput
 from tailfleet_coordinator.cli.follow import follow
 from tailfleet_coordinator.cli.grouped import grouped
 from tailfleet_coordinator.cli.show import console, fleet, json_text, say, table
@@ -61,6 +62,19 @@ def run(
     front: Annotated[
         bool, typer.Option("--front", help="The whole front, points of it measured, and none recommended.")
     ] = False,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="30ms", help="Of a call of the whole batch; with --max-throughput, and --on p99 for tails."
+        ),
+    ] = None,
+    max_throughput: Annotated[
+        bool,
+        typer.Option("--max-throughput", help="The batch size and schedule that serve the most within the deadline."),
+    ] = False,
+    batches: Annotated[
+        str | None, typer.Option(metavar="1,2,4,…", help="Batch sizes to choose among, a campaign each.")
+    ] = None,
     verify: Annotated[
         int, typer.Option(metavar="K", help="Points of each plan's front that the board measures at most.")
     ] = CampaignRequest.verify,
@@ -77,9 +91,25 @@ def run(
     wait: Wait = True,
 ) -> None:
     """Measure what is missing, plan for every board and model, ship, and measure the schedules on the boards."""
-    wanted = objectives.parse(objectives.gathered(objective, latency_budget, max_accuracy_drop, utility, front), on)
+    throughput.check(deadline, max_throughput, batches, wait)
+    text = objectives.gathered(objective, latency_budget, max_accuracy_drop, utility, front, deadline)
+    wanted = objectives.parse(text, on)
     here = fleet()
-    start(here, replace(planned(sweep.request(here), planner, wanted, verify), offline=offline), wait)
+    request = replace(planned(sweep.request(here), planner, wanted, verify), offline=offline)
+    if batches is None:
+        start(here, request, wait)
+        return
+    reports, lost = {}, []
+    for size in throughput.sizes(batches):
+        say(f"batches of {size}:")
+        try:
+            reports[size] = here.report(start(here, replace(request, batch=size), wait)).rows
+        except LabError as error:
+            # Most likely a batch too large for a board: the others are compared all the same.
+            lost.append(error)
+    throughput.say_best(reports, wanted)
+    if lost:
+        raise lost[0]
 
 
 @app.command()
@@ -143,19 +173,20 @@ def planned(request: CampaignRequest, planner: str, objective: Objective, verify
         raise InputError(error.problem, error.mend, option) from error
 
 
-def start(here: Fleet, request: CampaignRequest, wait: bool) -> None:
-    """Hand ``request`` in, and follow it to its end where ``wait`` says so."""
+def start(here: Fleet, request: CampaignRequest, wait: bool) -> str:
+    """Hand ``request`` in, and follow it to its end where ``wait`` says so; the campaign's id."""
     campaign = here.run_campaign(request)
     say(f"campaign {campaign}: {len(request.boards)} boards × {len(request.models)} models")
     if request.objective is not None:
         say(f"objective: {objectives.words(request.objective)}")
     if not wait:
         say(f"tailfleet campaign status {campaign} tells its progress")
-        return
+        return campaign
     answer, _ = follow(here, campaign)
     if request.objective is not None:
         print_report(here, campaign, None)
     raise_unless_done(answer)
+    return campaign
 
 
 def raise_unless_done(answer: CampaignStatus) -> None:

@@ -1,11 +1,11 @@
 """Objectives as people write them: ``max-accuracy-drop=1.0``, ``latency-budget=12ms``, ``latency-budget=0.8x``,
-``utility=0.5``, ``front``; several are joined by commas. And back: an objective in words.
+``utility=0.5``, ``front``, ``deadline=30ms``; several are joined by commas. And back: an objective in words.
 """
 
 from tailfleet_schema.campaign import Objective, Statistic
 from tailfleet_schema.errors import InputError
 
-FORMS = "max-accuracy-drop=1.0, latency-budget=0.8x, latency-budget=12ms, utility=0.5, front"
+FORMS = "max-accuracy-drop=1.0, latency-budget=0.8x, latency-budget=12ms, utility=0.5, front, deadline=30ms"
 
 DEFAULT = "max-accuracy-drop=1.0,latency-budget=0.8x"
 
@@ -18,12 +18,18 @@ def gathered(
     max_accuracy_drop: str | None = None,
     utility: str | None = None,
     front: bool = False,
+    deadline: str | None = None,
 ) -> str:
     """One text of what options say, each the same as its form in ``objective``; ``DEFAULT`` where none says anything.
 
     Raises ``InputError`` where both ways are mixed.
     """
-    forms = (("latency-budget", latency_budget), ("max-accuracy-drop", max_accuracy_drop), ("utility", utility))
+    forms = (
+        ("latency-budget", latency_budget),
+        ("max-accuracy-drop", max_accuracy_drop),
+        ("utility", utility),
+        ("deadline", deadline),
+    )
     # ``--utility alpha=0.5`` names what it gives.
     given = [f"{name}={value.strip().removeprefix('alpha=')}" for name, value in forms if value is not None]
     given += ["front"] * front
@@ -56,6 +62,10 @@ def words(objective: Objective) -> str:
         return f"the whole front of latency {on} and loss, points of it measured"
     if objective.utility_alpha is not None:
         return f"the best utility, α = {objective.utility_alpha:g}, of latency {on} and top-1"
+    if objective.deadline_ns is not None:
+        drop = objective.max_accuracy_drop
+        lost = "" if drop is None else f" with at most {drop:g} points of top-1 lost"
+        return f"the most images a second{lost}, each batch within {objective.deadline_ns / 1e6:g} ms {on}"
     share, ns = objective.latency_share, objective.latency_ns
     budget = None
     if share is not None or ns is not None:
@@ -80,14 +90,22 @@ def _term(name: str, value: str) -> tuple[str, float | int]:
         return "max_accuracy_drop", _number(value.removesuffix("%"), value)
     if name in ("utility", "utility-alpha"):
         return "utility_alpha", _number(value, value)
+    if name == "deadline":
+        return "deadline_ns", _time_ns(value)
     if name != "latency-budget":
         raise InputError(f"unknown objective {name!r}; forms: {FORMS}")
     if value.endswith("x"):
         return "latency_share", _number(value[:-1], value)
+    if not value.endswith("s"):
+        raise InputError(f"a latency budget needs a unit (ms, us, s) or x for a share of dense, not {value!r}")
+    return "latency_ns", _time_ns(value)
+
+
+def _time_ns(value: str) -> int:
     for unit in ("ns", "us", "ms", "s"):
         if value.endswith(unit):
-            return "latency_ns", round(_number(value.removesuffix(unit), value) * UNITS_NS[unit])
-    raise InputError(f"a latency budget needs a unit (ms, us, s) or x for a share of dense, not {value!r}")
+            return round(_number(value.removesuffix(unit), value) * UNITS_NS[unit])
+    raise InputError(f"a time needs a unit (ms, us, s), not {value!r}")
 
 
 def _number(text: str, shown: str) -> float:

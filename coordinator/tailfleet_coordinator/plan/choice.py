@@ -60,6 +60,8 @@ def choose(options: Options, objective: Objective) -> Choice:
         if not judged:
             return Choice(None, "a utility weighs accuracy, and there are no labelled images: give a latency budget")
         return _unless_dense(options, _by_utility(options, objective.utility_alpha))
+    if objective.deadline_ns is not None:
+        return _most_throughput(options, objective)
     if objective.max_accuracy_drop is not None and judged:
         return _fastest(options, objective.max_accuracy_drop)
     if budget is None:
@@ -148,6 +150,22 @@ def _fastest(options: Options, most_drop: float) -> Choice:
     if not beats(prediction, options.dense):
         return Choice(best, f"the best of {limit} is {no_gain(prediction, options.dense, options.on)}")
     return Choice(best)
+
+
+def _most_throughput(options: Options, objective: Objective) -> Choice:
+    """At one batch size the fastest point is that of the highest throughput, if it meets the deadline."""
+    assert objective.deadline_ns is not None
+    if options.dense_top1 is None or objective.max_accuracy_drop is None:
+        lacking = "labelled images" if options.dense_top1 is None else "an accuracy limit"
+        return Choice(None, f"without {lacking} the most throughput would be that of no tokens at all: dense is timed")
+    fastest = _fastest(options, objective.max_accuracy_drop)
+    if fastest.refusal is not None or fastest.point is None:
+        return fastest
+    prediction, said = options.predict(fastest.point), f"the deadline of {in_ms(objective.deadline_ns)}"
+    if prediction.ns > objective.deadline_ns:
+        missed = f"{said}{on_statistic(options.on)} is missed by the fastest of {options.method} that loses no more"
+        return Choice(fastest.point, f"{missed}: predicted at {in_ms(prediction.ns)}")
+    return fastest
 
 
 def _least_loss(options: Options, budget: Prediction) -> Choice:

@@ -217,10 +217,11 @@ def _after_measuring(
     limit = objective.max_accuracy_drop
     if drop is not None and limit is not None and drop > limit + 1e-9:
         return False, f"{DO_NOT_PRUNE}more than the {points(limit)} of top-1 that may be lost: {figures}"
-    budget_ns = objective.latency_ns
+    budget_ns = objective.latency_ns if objective.deadline_ns is None else objective.deadline_ns
     if objective.latency_share is not None:
         budget_ns = round(objective.latency_share * dense_time.value)
-    limited = drop is not None and limit is not None
+    # An accuracy limit decides alone where there is one; a deadline holds beside it.
+    limited = drop is not None and limit is not None and objective.deadline_ns is None
     # Quiet times repeat to a hundredth, and a hundredth is forgiven; a budget on what calls really take is a promise.
     taken_ns = time.low if objective.on is Statistic.QUIET else time.value
     if not limited and budget_ns is not None and taken_ns > budget_ns:

@@ -20,6 +20,7 @@ from tailfleet_schema.errors import InputError
         ("latency-budget=5000ns", Objective(latency_ns=5000)),
         ("utility=0.5", Objective(utility_alpha=0.5)),
         ("front", Objective(front=True)),
+        ("deadline=30ms,max-accuracy-drop=1", Objective(deadline_ns=30_000_000, max_accuracy_drop=1.0)),
         (" max-accuracy-drop = 1 , latency-budget=0.8x", Objective(max_accuracy_drop=1.0, latency_share=0.8)),
     ],
 )
@@ -42,6 +43,10 @@ def test_what_people_write(text, meant):
         ("latency-budget=0.8x,latency-budget=9ms", "one latency budget"),
         ("utility=0.5,latency-budget=9ms", "stands alone"),
         ("front,latency-budget=9ms", "front: stands alone"),
+        ("deadline=30", "a time needs a unit"),
+        ("deadline=0ms", "a deadline must be positive"),
+        ("deadline=9ms,latency-budget=9ms", "goes with an accuracy limit alone"),
+        ("deadline=9ms,front", "goes with an accuracy limit alone"),
     ],
 )
 def test_what_cannot_be_meant(text, words):
@@ -107,3 +112,8 @@ def test_an_objective_is_said_once():
 
 def test_a_front_in_words():
     assert objective.words(Objective(front=True, on=Statistic.P99)).startswith("the whole front of latency on p99")
+
+
+def test_a_deadline_in_words():
+    said = objective.words(Objective(deadline_ns=30_000_000, max_accuracy_drop=1.0, on=Statistic.P99))
+    assert said == "the most images a second with at most 1 points of top-1 lost, each batch within 30 ms on p99"

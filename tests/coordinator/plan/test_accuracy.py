@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from plan_board import GEOMETRY, profile_results, schedule
 
-from tailfleet_coordinator.plan.accuracy import AccuracyProfile, TokenWork
+from tailfleet_coordinator.plan.accuracy import AccuracyProfile, TokenWork, loss_of
 from tailfleet_schema.curve import Judgement, UnitResult
 from tailfleet_schema.errors import InputError
 
@@ -123,3 +123,36 @@ def test_token_work_is_the_share_that_is_left_out():
     loss = sum(work.step_units(b, n, m) for b, (n, m) in enumerate(zip([197, *keep], keep))) * work.unit
     assert loss == pytest.approx(100 * (1 - sum(keep) / (12 * 197)))
     assert not work.allows(11, 100)
+
+
+class TestPublishedSchedules:
+    """They may reduce where nothing was profiled: what they lose is continued, and said to be."""
+
+    def test_below_the_smallest_count_the_loss_goes_on_rising(self):
+        profile = AccuracyProfile.fit(GEOMETRY, "topk", profile_results())
+        least, block = profile.counts[0], profile.blocks[2]
+        losses = [profile.step_units(block, 197, m) for m in (least + 5, least, least - 1, least - 10, 2)]
+        assert losses == sorted(losses)
+        assert losses[2] - losses[1] < losses[1] / 10
+        assert losses[-1] > losses[1]
+        assert losses[-1] * profile.unit <= profile.dense_top1
+
+    def test_outside_profiled_blocks_it_is_that_of_the_nearest(self):
+        profile = AccuracyProfile.fit(GEOMETRY, "topk", profile_results())
+        assert profile.step_units(0, 197, 100) == profile.step_units(1, 197, 100)
+        assert profile.step_units(11, 197, 100) == profile.step_units(10, 197, 100)
+
+    def test_what_is_beyond_the_profile_is_no_candidate_and_known_to_be_beyond(self):
+        profile = AccuracyProfile.fit(GEOMETRY, "topk", profile_results())
+        inside = schedule([197] * 3 + [100] * 9)
+        assert profile.reaches(inside)
+        for beyond in (schedule([190] * 12), schedule([197] * 11 + [100]), schedule([197] * 3 + [20] * 9)):
+            assert not profile.reaches(beyond)
+        assert TokenWork(GEOMETRY).reaches(schedule([20] * 12))
+
+    @pytest.mark.parametrize("kind", ["profile", "work"])
+    def test_a_whole_schedule_loses_the_sum_of_its_steps(self, kind):
+        model = AccuracyProfile.fit(GEOMETRY, "topk", profile_results()) if kind == "profile" else TokenWork(GEOMETRY)
+        whole = loss_of(model, schedule([197] * 3 + [120] * 3 + [80] * 6))
+        assert whole == pytest.approx(model.unit * (model.step_units(3, 197, 120) + model.step_units(6, 120, 80)))
+        assert loss_of(model, schedule([197] * 12)) == 0.0

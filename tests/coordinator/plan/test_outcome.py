@@ -255,3 +255,12 @@ def test_where_methods_competed_the_row_says_which_one_it_is(board):
     rows = rows_of([("auto", planned(GENTLE)), ("topk", planned(FAST))], board.verification([FAST, GENTLE]))
     assert [row.reduces_by for row in rows] == ["topk", None]
     assert table.method(rows[0]) == "topk (auto)"
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1.02, True), (0.98, False)])
+def test_a_deadline_holds_beside_an_accuracy_limit(board, share, kept):
+    results = board.verification([GENTLE], judged=True, top1={GENTLE.digest: 388})
+    deadline_ns = round(share * board.schedule_ns(GENTLE))
+    (row,) = rows_of([("topk", planned(GENTLE))], results, Objective(deadline_ns=deadline_ns, max_accuracy_drop=1.0))
+    assert row.recommended is kept
+    assert ("it does not meet the budget" in row.verdict) is not kept

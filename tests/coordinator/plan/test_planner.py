@@ -500,3 +500,36 @@ class TestFurtherPoints:
         old = codec.decode(Plan, stored)
         assert old.contenders == []
         assert {point.method for point in old.front} == {""}
+
+
+class TestDeadline:
+    """At one batch size; which size serves the most is for what boards measured to say."""
+
+    def made(self, sweep, deadline_ns, dataset="d", drop=20.0):
+        objective = Objective(deadline_ns=deadline_ns, max_accuracy_drop=drop)
+        profile = profile_results() if dataset else []
+        return make_plan(PlanInput(model(dataset), "topk", "optimal", objective, sweep, profile))
+
+    def test_the_fastest_that_loses_no_more_is_that_of_the_most_throughput(self, board, sweep):
+        limit = Objective(max_accuracy_drop=20.0)
+        fastest = plan(board, limit, profile=profile_results(), dataset="d", sweep=sweep)
+        made = self.made(sweep, round(1.01 * fastest.predicted_ns))
+        assert made == fastest
+
+    def test_a_deadline_that_the_fastest_misses_is_refused(self, sweep):
+        made = self.made(sweep, 5_000_000)
+        assert made.schedule is None
+        assert "the deadline of 5.000 ms on quiet is missed by the fastest of topk that loses no more" in made.verdict
+
+    @pytest.mark.parametrize(
+        ("dataset", "drop", "lacking"), [(None, 20.0, "labelled images"), ("d", None, "an accuracy limit")]
+    )
+    def test_without_a_limit_that_can_be_checked_nothing_is_dropped(self, sweep, dataset, drop, lacking):
+        made = self.made(sweep, 10**9, dataset, drop)
+        assert made.verdict.startswith(
+            f"do not prune: without {lacking} the most throughput would be that of no tokens"
+        )
+
+    def test_nothing_faster_than_dense_is_no_throughput(self):
+        made = self.made(MadeUpBoard(launch_ns=30e6).sweep(["topk"]), 10**9)
+        assert "is predicted faster than dense" in made.verdict

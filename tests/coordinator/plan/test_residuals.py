@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from plan_board import GEOMETRY, MadeUpBoard, model, schedule
+from plan_board import GEOMETRY, MadeUpBoard, model, schedule, stalls_beyond
 
 from tailfleet_coordinator.plan.decision import PlanInput
 from tailfleet_coordinator.plan.latency import LatencyModel
@@ -87,6 +87,9 @@ def test_what_no_share_explains_widens_the_interval():
     alike = corrections([residual(0.05)] * 20, ["topk"])["topk"]
     apart = corrections([residual(0.05 + 0.06 * rng.standard_normal()) for _ in range(20)], ["topk"])["topk"]
     assert apart.half_share > 0.08 > 2 * alike.half_share
+    # And so few of such are believed less.
+    few = corrections([residual(share) for share in (0.15, 0.05, -0.05)], ["topk"])["topk"]
+    assert few.share < 0.9 * corrections([residual(0.05)] * 3, ["topk"])["topk"].share
 
 
 def test_a_noisy_verification_weighs_little():
@@ -96,12 +99,13 @@ def test_a_noisy_verification_weighs_little():
 
 
 def test_on_a_tail_what_was_learned_on_quiet_holds(dearer):
-    sweep = dearer.sweep(calls=20)
-    spread = Spread.fit(sweep, 197, Statistic.P50)
+    stalling = MadeUpBoard(context=0.08, stall=stalls_beyond(100))
+    sweep, seen = stalling.sweep(["topk"], calls=20), verified(dearer, SEEN)
+    spread = Spread.fit(sweep, 197, Statistic.P99)
     model_on = LatencyModel.fit(GEOMETRY, summarise(sweep), spread)
-    after = model_on.corrected(verified(dearer, SEEN))
-    quiet = LatencyModel.fit(GEOMETRY, summarise(sweep)).corrected(verified(dearer, SEEN))
-    assert after.corrections["topk"].share == pytest.approx(quiet.corrections["topk"].share, abs=0.01)
+    after, quiet = model_on.corrected(seen), LatencyModel.fit(GEOMETRY, summarise(sweep)).corrected(seen)
+    assert after.dense.ns > 1.1 * quiet.dense.ns
+    assert after.corrections == quiet.corrections
     assert after.predict(UNSEEN).ns > 1.02 * model_on.predict(UNSEEN).ns
 
 

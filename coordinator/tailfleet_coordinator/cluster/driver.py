@@ -17,6 +17,7 @@ from tailfleet_coordinator.db.rows import Board, Campaign, Curve, JobStatus, Ste
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan.planner import Plan, PlanInput
 from tailfleet_coordinator.refusals import Deposed, JobEnded
+from tailfleet_coordinator.shipping import ship_recommended
 from tailfleet_schema import codec
 from tailfleet_schema.campaign import CampaignRequest, CampaignState
 from tailfleet_schema.curve import Part, Unit, UnitResult
@@ -159,6 +160,7 @@ class Driver:
         elif action is Action.AWAIT_VERIFY:
             self._note(step, "verify", _absence(board))
         else:
+            ship_recommended(self._store, situation.campaign, step)
             self._note(step, "done", "")
 
     def _usable_curve(

@@ -82,8 +82,8 @@ def ship(
     boards: Annotated[list[str], typer.Argument(help="Boards to ship it to.")],
 ) -> None:
     """Queue a schedule for boards; each fetches it when it next asks for work."""
-    for row in fleet().ship_schedule(digest, boards).itertuples():
-        say(f"schedule {row.digest[:12]} of {row.model} is {row.state} for {row.board}")
+    for row in fleet().ship_schedule(digest, boards).to_dict("records"):
+        say(f"schedule {row['digest'][:12]} of {row['model']} is {row['state']} for {row['board']}")
 
 
 @app.command()
@@ -100,9 +100,10 @@ def pull(
 
 def tell_reasons(shipments: pandas.DataFrame) -> None:
     """Print why a schedule is refused or stale, and what mends that, one line each."""
-    for row in shipments[shipments["reason"] != ""].itertuples():
-        mend = row.renew or f"tailfleet schedule ship {row.digest[:12]} {row.board}, once that is mended"
-        say(f"schedule {row.digest[:12]} on {row.board} is {row.state}: {row.reason}; renew it: {mend}")
+    for row in shipments[shipments["reason"] != ""].to_dict("records"):
+        digest, board = row["digest"][:12], row["board"]
+        say(f"schedule {digest} on {board} is {row['state']}: {row['reason']}")
+        say(f"  mend: {row['renew'] or f'tailfleet schedule ship {digest} {board}, once that is no longer so'}")
 
 
 @app.command()

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from tailfleet_coordinator.db.engine import Database, Now
 from tailfleet_coordinator.db.machines import is_measured
 from tailfleet_coordinator.db.rows import ShippedSchedule
+from tailfleet_coordinator.db.store_workloads import load_model
 from tailfleet_coordinator.db.tables import (
     BoardTable,
     CurveTable,
@@ -25,7 +26,6 @@ from tailfleet_coordinator.db.tables import (
     ShipmentTable,
     StepTable,
 )
-from tailfleet_coordinator.db.store_workloads import load_model
 from tailfleet_schema import codec
 from tailfleet_schema.job import JobKind
 from tailfleet_schema.shipment import PlannedOn, Receipt, Shipment

@@ -529,7 +529,8 @@ def _tokens(answer: Tokens) -> pandas.DataFrame:
 
 
 def _shipments(answer: Columns) -> pandas.DataFrame:
-    frame = pandas.DataFrame({name: answer.columns.get(name, []) for name in SHIPMENT_COLUMNS})
+    # As they are: what is missing of one row must not make floats of another's numbers.
+    frame = pandas.DataFrame({name: answer.columns.get(name, []) for name in SHIPMENT_COLUMNS}, dtype=object)
     return _with_times(frame, "queued_at", "delivered_at", "verified_at")
 
 

@@ -71,7 +71,7 @@ def show(
     shipments = here.shipments(digest=schedule.digest)
     told = shipments[["board", "state", "queued_at", "delivered_at", "verified_at", "campaign", "curve_id"]].copy()
     for name in ("model_digest", "dataset_sha256", "fingerprint"):
-        told[name] = shipments[name].str[:12]
+        told[name] = [value and value[:12] for value in shipments[name]]
     table(f"schedule {schedule.digest[:12]} of {schedule.model}", told, "it was shipped to no board")
     tell_reasons(shipments)
 

@@ -47,6 +47,9 @@ from tailfleet_schema.workload import Geometry, ModelSpec, Preprocessing, Worklo
 LOG_BYTES = 64 * 1024
 """So much of the end of the measured child's log is sent and kept, one text for each attempt."""
 
+MOST_RECEIPTS = 1000
+"""In one upload; far more than a board is told of at once."""
+
 RUNTIME_ENTRIES = 40
 RUNTIME_CHARACTERS = 400
 
@@ -126,6 +129,9 @@ class ReceiptsUpload:
     """What the board did with each shipment; saying it twice does no harm."""
 
     receipts: List[Receipt]
+
+    def __post_init__(self) -> None:
+        check_count("receipts", len(self.receipts), 0, MOST_RECEIPTS)
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,15 @@
 How a schedule travels is the business of the boards' protocol; that it is planned and measured, of campaigns.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from tailfleet_coordinator.campaigns import step_report
-from tailfleet_coordinator.db.rows import Campaign, ShippedSchedule, Step
+from tailfleet_coordinator.db.rows import Campaign, ShippedSchedule, Step, StoredPlan
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan.verdict import PRUNE
-from tailfleet_schema.campaign import CampaignRequest, Objective, ReportRow, Statistic
+from tailfleet_schema.campaign import CampaignRequest, Objective, Statistic
 from tailfleet_schema.errors import ScheduleError
 from tailfleet_schema.job import JobKind, JobState
 from tailfleet_schema.schedule import dense
@@ -50,13 +50,14 @@ def ship(store: Store, digest: str, boards: Sequence[str]) -> list[Shipped]:
     return [one for one in shipped(store, model=schedule.model, digest=schedule.digest) if one.row.board in boards]
 
 
-def ship_recommended(store: Store, campaign: Campaign, step: Step) -> None:
-    """Queue, as verified, what the campaign recommends for the step's board and model. Twice does nothing.
+def ship_recommended(store: Store, campaign: Campaign, step: Step, plans: Iterable[StoredPlan], verify_id: str) -> None:
+    """Queue, as verified, what the campaign recommends for the step's board and model, of whose ``plans`` the job
+    ``verify_id`` has measured the schedules. Twice does nothing.
 
     Where it recommends not to prune, and what lies on the board is stale, the dense schedule takes its place: what was
     measured last on this very board counts.
     """
-    rows = _rows(store, campaign, step)
+    rows = step_report(store, campaign, step, plans, verify_id).rows
     best = next((row.schedule_digest for row in rows if row.recommended), None)
     if best is None and rows and any(one.state == "stale" for one in shipped(store, step.board, step.model)):
         nothing = dense(step.model, store.get_model(step.model).geometry)
@@ -69,9 +70,16 @@ def ship_recommended(store: Store, campaign: Campaign, step: Step) -> None:
 def verified_in(store: Store, board_id: int, digest: str) -> str | None:
     """The newest campaign in which the board measured the schedule and found that it does what was asked."""
     for campaign_id in store.list_campaigns_with_schedule(board_id, digest):
-        campaign = store.get_campaign(campaign_id)
+        campaign, plans = store.get_campaign(campaign_id), store.list_plans(campaign_id)
+        measured = {
+            job.model: job.id
+            for job in store.list_jobs(campaign_id)
+            if (job.board_id, job.kind, job.state) == (board_id, JobKind.VERIFY, JobState.DONE)
+        }
         for step in store.list_steps(campaign_id):
-            rows = _rows(store, campaign, step) if step.board_id == board_id else []
+            if step.board_id != board_id or step.model not in measured:
+                continue
+            rows = step_report(store, campaign, step, plans, measured[step.model]).rows
             if any(row.schedule_digest == digest and row.verdict.startswith(PRUNE) for row in rows):
                 return campaign_id
     return None
@@ -151,19 +159,3 @@ def _in_place(rows: Sequence[ShippedSchedule]) -> Iterator[ShippedSchedule]:
     for _, _, row in sorted(arrived, key=lambda one: one[:2]):
         last[row.board, row.model, row.state] = row
     return iter(last.values())
-
-
-def _rows(store: Store, campaign: Campaign, step: Step) -> list[ReportRow]:
-    """The step's rows of the campaign's report, once its board has measured them."""
-    verify = next(
-        (
-            job.id
-            for job in store.list_jobs(campaign.id)
-            if (job.board_id, job.model, job.kind) == (step.board_id, step.model, JobKind.VERIFY)
-            and job.state is JobState.DONE
-        ),
-        None,
-    )
-    if verify is None:
-        return []
-    return step_report(store, campaign, step, store.list_plans(campaign.id), verify).rows

@@ -160,7 +160,8 @@ class Driver:
         elif action is Action.AWAIT_VERIFY:
             self._note(step, "verify", _absence(board))
         else:
-            ship_recommended(self._store, situation.campaign, step)
+            if verify is not None:
+                ship_recommended(self._store, situation.campaign, step, plans, verify.id)
             self._note(step, "done", "")
 
     def _usable_curve(

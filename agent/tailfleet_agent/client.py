@@ -25,6 +25,8 @@ from tailfleet_schema.messages import (
     HeartbeatRequest,
     LeaseReply,
     LeaseRequest,
+    ReceiptsReply,
+    ReceiptsUpload,
     ResultsReply,
     ResultsUpload,
 )
@@ -93,6 +95,10 @@ class Client:
     def finish(self, job: str, request: FinishRequest) -> FinishReply:
         """Say how the job ended."""
         return self._post("/v1/jobs/{}/finish".format(job), request, FinishReply)
+
+    def receipts(self, upload: ReceiptsUpload) -> ReceiptsReply:
+        """Say what became of shipped schedules."""
+        return self._post("/v1/receipts", upload, ReceiptsReply)
 
     @contextlib.contextmanager
     def artifact(self, sha256: str, start: int = 0) -> Iterator["Transfer"]:

@@ -1,7 +1,7 @@
 """What an enrolled agent remembers: its coordinator, its name and its token, in one file of its home folder.
 
-The home folder holds ``agent.json`` (mode 0600), ``spool/``, ``artifacts/``, ``logs/`` and a lock that keeps a
-second agent out. Left to others: what the files in those folders mean.
+The home folder holds ``agent.json`` (mode 0600), ``spool/``, ``artifacts/``, ``logs/``, ``schedules/`` and a lock that
+keeps a second agent out. Left to others: what the files in those folders mean.
 """
 
 import fcntl

@@ -2,7 +2,7 @@
 
 While a job runs, requests are rare and fall between two timed blocks. A coordinator that does not answer
 stops nothing: results wait in the spool. Left to others: HTTP (``client``), the child (``runner``, ``attend``), what
-is said while it runs (``line``), the disk (``spool``), sensors (``probes``).
+is said while it runs (``line``), the disk (``spool``, ``schedules``), sensors (``probes``).
 """
 
 import http.client
@@ -18,6 +18,7 @@ from tailfleet_agent.client import Client, Refused, Unreachable
 from tailfleet_agent.config import Config
 from tailfleet_agent.line import LeaseLost, Line, upload
 from tailfleet_agent.runner import DETAIL_BYTES, KEPT_LOGS, Child, forget_old_logs, worker_command
+from tailfleet_agent.schedules import Schedules
 from tailfleet_agent.spool import Entry, Spool
 from tailfleet_schema.board import BoardFacts, Telemetry
 from tailfleet_schema.errors import Blame, TailfleetError
@@ -27,8 +28,10 @@ from tailfleet_schema.messages import (
     Lease,
     LeaseRequest,
     Outcome,
+    ReceiptsUpload,
     WorkerOrder,
 )
+from tailfleet_schema.shipment import Shipment
 
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Waits after one, two, … fruitless tries to reach the coordinator."""
@@ -69,6 +72,7 @@ class Agent:
         self._stopping = stopping
         self._command = command or worker_command(config.worker_python)
         self._spool = Spool(config_room.path(home, "spool"))
+        self._schedules = Schedules(config_room.path(home, "schedules"))
         self._cache = Cache(config_room.path(home, "artifacts"), config.cache_bytes, stopping.wait)
         self._failures = 0
         self.waiting = False
@@ -94,9 +98,12 @@ class Agent:
         request = LeaseRequest(facts, wait_seconds, self._telemetry())
         self.waiting = True
         try:
-            lease = self._client.lease(request).lease
+            reply = self._client.lease(request)
         finally:
             self.waiting = False
+        lease = reply.lease
+        if reply.shipments:
+            self.take(reply.shipments, busy=lease is not None)
         if lease is None:
             return False
         log.info(
@@ -133,6 +140,31 @@ class Agent:
                 # Asking again would be refused again; the job is given again by the coordinator.
                 log.error("job %s: the coordinator refuses its results: %s", entry.job, error.sentence)
             entry.drop()
+
+    def take(self, shipments: List[Shipment], busy: bool = False) -> None:
+        """Put schedules where the user's program finds them, and tell the coordinator what came of each.
+
+        Raises ``Unreachable`` where it does not answer, unless the agent is ``busy``: it will ship them again.
+        """
+        receipts = [self._schedules.take(shipment) for shipment in shipments]
+        for shipment, receipt in zip(shipments, receipts):
+            what = "schedule {} of {}".format(shipment.digest[:12], shipment.model)
+            if receipt.refusal is None:
+                log.info("%s is %s", what, "verified" if shipment.verified else "delivered")
+            else:
+                log.error("%s is refused: %s", what, receipt.refusal)
+        try:
+            self._client.receipts(ReceiptsUpload(receipts))
+        except Unreachable:
+            # The job in hand must not wait for it.
+            if not busy:
+                raise
+        except Refused as error:
+            if error.status == http.client.UNAUTHORIZED:
+                raise
+            log.error("the coordinator refuses to hear of schedules: %s", error.sentence)
+            # It ships them again at once.
+            self._stopping.wait(0.0 if busy else RETRY_SECONDS[-1])
 
     def work(self, lease: Lease) -> None:
         """Run the child for ``lease`` and spool how it ended, then try to deliver."""

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import replace
 
-from tailfleet_coordinator.db.rows import Board, Campaign, JobRecord, Step
+from tailfleet_coordinator.db.rows import Board, Campaign, JobRecord, Step, StoredPlan
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan import design
 from tailfleet_coordinator.plan.decision import Plan
@@ -135,8 +135,7 @@ def _step(store: Store, campaign: Campaign, step: Step, jobs: dict[tuple[str, st
 
 def report_of(store: Store, campaign: Campaign) -> CampaignReport:
     """The plans of the campaign so far, with what their boards measured of them."""
-    objective = campaign.request.objective
-    if objective is None:
+    if campaign.request.objective is None:
         return CampaignReport(campaign.id, [])
     plans = store.list_plans(campaign.id)
     verifying = {
@@ -145,30 +144,40 @@ def report_of(store: Store, campaign: Campaign) -> CampaignReport:
     rows: list[ReportRow] = []
     fronts: list[Front] = []
     for step in store.list_steps(campaign.id):
-        mine = _in_order(
-            campaign.request,
-            (
-                (plan.planner, plan.method, codec.loads(Plan, plan.plan_json))
-                for plan in plans
-                if (plan.board_id, plan.model) == (step.board_id, step.model)
-            ),
-        )
-        if not mine:
-            continue
-        board = store.get_board(step.board_id)
-        job_id = verifying.get((step.board_id, step.model))
-        results = store.list_results(job_id) if job_id is not None else []
-        # The job knows which model it measured; by now the name may stand for another.
-        model = store.get_model(step.model) if job_id is None else store.get_job(job_id).workload.model
-        planned = report_rows(board.name, board.kind, model, mine, results, objective)
-        rows += [replace(row, curve_id=step.curve_id) for row in planned]
-        seen = (board.name, board.kind.value, model.name)
-        fronts += [
-            Front(*seen, planner, method, plan.dense_ns, model.dataset is not None, plan.front, plan.on)
-            for planner, method, plan in mine
-            if plan.front
-        ]
+        told = step_report(store, campaign, step, plans, verifying.get((step.board_id, step.model)))
+        rows += told.rows
+        fronts += told.fronts
     return CampaignReport(campaign.id, rows, fronts)
+
+
+def step_report(
+    store: Store, campaign: Campaign, step: Step, plans: Iterable[StoredPlan], verify_id: str | None
+) -> CampaignReport:
+    """What the report of the campaign, whose ``plans`` are given, says of one step; ``verify_id`` is the job that
+    measures its plans, if it was ordered."""
+    mine = _in_order(
+        campaign.request,
+        (
+            (plan.planner, plan.method, codec.loads(Plan, plan.plan_json))
+            for plan in plans
+            if (plan.board_id, plan.model) == (step.board_id, step.model)
+        ),
+    )
+    objective = campaign.request.objective
+    if not mine or objective is None:
+        return CampaignReport(campaign.id, [])
+    board = store.get_board(step.board_id)
+    results = store.list_results(verify_id) if verify_id is not None else []
+    # The job knows which model it measured; by now the name may stand for another.
+    model = store.get_model(step.model) if verify_id is None else store.get_job(verify_id).workload.model
+    planned = report_rows(board.name, board.kind, model, mine, results, objective)
+    seen = (board.name, board.kind.value, model.name)
+    fronts = [
+        Front(*seen, planner, method, plan.dense_ns, model.dataset is not None, plan.front, plan.on)
+        for planner, method, plan in mine
+        if plan.front
+    ]
+    return CampaignReport(campaign.id, [replace(row, curve_id=step.curve_id) for row in planned], fronts)
 
 
 def _in_order(request: CampaignRequest, plans: Iterable[tuple[str, str, Plan]]) -> list[tuple[str, str, Plan]]:

@@ -10,9 +10,11 @@
 How a coordinator is found and spoken to is left to ``connection``.
 """
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from tailfleet_coordinator.replies import (
     ROUND_COLUMNS,
     SAMPLE_COLUMNS,
     SCHEDULE_COLUMNS,
+    SHIPMENT_COLUMNS,
     TREAD_COLUMNS,
     TRUE_COLUMNS,
     AddedSchedule,
@@ -52,6 +55,7 @@ from tailfleet_coordinator.replies import (
     ModelRequest,
     Models,
     NewToken,
+    ShipRequest,
     StoredArtifact,
     TokenRequest,
     Tokens,
@@ -451,6 +455,39 @@ class Fleet(Connection):
         """Keep a schedule for a model that the coordinator knows; its digest. Adding it twice does nothing."""
         return self._post("/v1/schedules", AddSchedule(schedule), AddedSchedule).digest
 
+    def ship_schedule(self, digest: str, boards: Sequence[str]) -> pandas.DataFrame:
+        """Queue a schedule for boards, which fetch it themselves; how it stands there, as ``shipments`` tells it."""
+        return _shipments(self._post("/v1/shipments", ShipRequest(digest, list(boards)), Columns))
+
+    def shipments(
+        self, board: str | None = None, model: str | None = None, digest: str | None = None
+    ) -> pandas.DataFrame:
+        """One row for each schedule and board that it was shipped to: how far it has come, and what it was planned on.
+
+        ``state`` is queued, refused, delivered, verified, replaced or stale; ``reason`` says why it is refused or
+        stale, ``renew`` is the command that mends a stale one.
+        """
+        wanted = {"board": board, "model": model, "digest": digest}
+        return _shipments(
+            self._get("/v1/shipments", Columns, {key: value for key, value in wanted.items() if value is not None})
+        )
+
+    def pull_schedule(self, digest: str, path: str | Path) -> Schedule:
+        """Write the schedule whose digest begins so to ``path``, for ``tailfleet_reduce.load_schedule``; the schedule.
+
+        Raises ``InputError`` where that cannot be written; what lay there stays then.
+        """
+        path, schedule = Path(path), self.schedule(digest)
+        draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+        try:
+            draft.write_text(codec.dumps(schedule) + "\n")
+            draft.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise InputError(f"{path} cannot be written: {error.strerror}") from error
+        return schedule
+
     def _curve_table(self, path: str, names: tuple[str, ...], model: str | None, board: str | None) -> pandas.DataFrame:
         frame = _with_numbers(self._columns(path, names, {"model": model, "board": board}))
         return _with_times(frame, "measured_at") if "measured_at" in names else frame
@@ -489,6 +526,12 @@ def _pieces(path: Path) -> Iterator[bytes]:
 def _tokens(answer: Tokens) -> pandas.DataFrame:
     rows = [[getattr(token, column) for column in TOKEN_COLUMNS] for token in answer.tokens]
     return _with_times(pandas.DataFrame(rows, columns=list(TOKEN_COLUMNS)), "created_at", "revoked_at")
+
+
+def _shipments(answer: Columns) -> pandas.DataFrame:
+    # As they are: what is missing of one row must not make floats of another's numbers.
+    frame = pandas.DataFrame({name: answer.columns.get(name, []) for name in SHIPMENT_COLUMNS}, dtype=object)
+    return _with_times(frame, "queued_at", "delivered_at", "verified_at")
 
 
 def _with_times(frame: pandas.DataFrame, *names: str) -> pandas.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tailfleet_schema.campaign import BoardStatus, CampaignStatus
 from tailfleet_schema.job import Effort, Failure
+from tailfleet_schema.limits import LABEL_LENGTH, check_names
 from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.virtual_board import check_profile
 from tailfleet_schema.workload import DatasetSpec, ModelSpec
@@ -175,6 +176,18 @@ class AddedSchedule:
     """The content address that it is found by."""
 
     digest: str
+
+
+@dataclass(frozen=True)
+class ShipRequest:
+    """Ship a schedule to boards by name."""
+
+    digest: str
+    """Or the beginning of it."""
+    boards: list[str]
+
+    def __post_init__(self) -> None:
+        check_names("boards", self.boards, LABEL_LENGTH)
 
 
 @dataclass(frozen=True)
@@ -372,3 +385,13 @@ TRUE_COLUMNS = (*_CURVE, "tokens", "true_ns")
 SCHEDULE_COLUMNS = ("digest", "board", "model", "method", "planner", "keep", "campaign", "planned_at")
 """Columns of the list of schedules: one row a schedule, board and campaign; board, planner and campaign are empty for
 one that a person added and no campaign has planned."""
+
+SHIPMENT_COLUMNS = (
+    "digest", "board", "model", "state", "reason", "renew", "queued_at", "delivered_at", "verified_at", "campaign",
+    "curve_id", "model_digest", "dataset_sha256", "fingerprint",
+)  # fmt: skip
+"""Columns of the list of shipments: one row a schedule and board. ``state``: *queued* until the board has it, *refused*
+where it did not take it, then *delivered*, or *verified* where the board itself has measured it and found it good;
+*replaced* by a later one of the same model; *stale* where the board or the model is another since. ``reason`` tells
+why it is refused or stale, ``renew`` the command that mends a stale one. From ``campaign`` on: what it was planned on;
+of one that a person made, the model alone."""

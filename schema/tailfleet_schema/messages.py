@@ -7,6 +7,7 @@
     POST /v1/jobs/{id}/results         ResultsUpload → ResultsReply    (also renews the lease)
     POST /v1/jobs/{id}/heartbeat       HeartbeatRequest → HeartbeatReply     (waits up to wait_seconds)
     POST /v1/jobs/{id}/finish          FinishRequest → FinishReply
+    POST /v1/receipts                  ReceiptsUpload → ReceiptsReply
     GET  /v1/artifacts/{sha256}        bytes
     GET  /v1/agent.pyz                 bytes                           (enrolment token or board token)
 
@@ -24,6 +25,9 @@ units it asks its operating system whether the answer has come, which sends noth
 come, or the connection broke, the holder speaks once without waiting (results, or a heartbeat with no
 ``wait_seconds``) and then holds the next one, so that no moment is left in which a cancellation goes unheard. A
 connection that breaks ends no job. Results travel on connections of their own, as rarely as before.
+
+Schedules reach a board with the answer to its request for work, which comes at once where one is queued; so nothing is
+said of them while a job runs. What the board did with each it says by ``receipts``, and until then is told of it again.
 """
 
 from dataclasses import dataclass, field
@@ -36,11 +40,15 @@ from tailfleet_schema.errors import Blame, InputError
 from tailfleet_schema.job import Failure, Job, Key
 from tailfleet_schema.limits import LABEL_LENGTH, check_count
 from tailfleet_schema.schedule import Schedule
+from tailfleet_schema.shipment import Receipt, Shipment
 from tailfleet_schema.version import PROTOCOL
 from tailfleet_schema.workload import Geometry, ModelSpec, Preprocessing, Workload
 
 LOG_BYTES = 64 * 1024
 """So much of the end of the measured child's log is sent and kept, one text for each attempt."""
+
+MOST_RECEIPTS = 1000
+"""In one upload; far more than a board is told of at once."""
 
 RUNTIME_ENTRIES = 40
 RUNTIME_CHARACTERS = 400
@@ -109,9 +117,28 @@ class Lease:
 
 @dataclass(frozen=True)
 class LeaseReply:
-    """Work, or none for now."""
+    """Work, or none for now, and schedules that are to be put where the user's program finds them."""
 
     lease: Optional[Lease] = None
+    shipments: List[Shipment] = field(default_factory=list)
+    """In the order in which they were queued: of the same model, the last verified one stays."""
+
+
+@dataclass(frozen=True)
+class ReceiptsUpload:
+    """What the board did with each shipment; saying it twice does no harm."""
+
+    receipts: List[Receipt]
+
+    def __post_init__(self) -> None:
+        check_count("receipts", len(self.receipts), 0, MOST_RECEIPTS)
+
+
+@dataclass(frozen=True)
+class ReceiptsReply:
+    """How many shipments are no longer queued, or are now known to be refused."""
+
+    noted: int
 
 
 @dataclass(frozen=True)

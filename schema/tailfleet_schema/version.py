@@ -2,5 +2,5 @@
 
 __version__ = "0.1.0"
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised when a message changes its meaning; a coordinator refuses an agent of another protocol."""

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tailfleet_reduce import load_schedule
 from tailfleet_schema.campaign import CampaignRequest, CampaignState, Objective, SweepSettings
 from tailfleet_schema.errors import TailfleetError
 
@@ -108,6 +109,11 @@ def test_without_labelled_images_there_is_no_top1_and_a_budget_decides(farm, unl
     assert all(row.top1_dense is None and row.top1_pruned is None for row in rows)
     (best,) = [row for row in rows if row.recommended]
     assert best.measured_ns <= 0.8 * best.dense_ns * 1.02
+    # And it lies where a program of the board finds it, without a further command.
+    shipped = {"board": "modelled", "model": "deit_small_patch16_224"}
+    farm.until("the board has it", lambda: farm.fleet.shipments(**shipped)["state"].tolist() == ["verified"])
+    place = farm.home("modelled") / "schedules" / "deit_small_patch16_224.json"
+    assert load_schedule(str(place)).digest == best.schedule_digest
 
 
 def test_a_second_campaign_reuses_the_curves(farm, campaign):

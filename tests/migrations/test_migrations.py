@@ -308,6 +308,29 @@ def test_the_second_form_cannot_be_undone_and_says_what_helps(url):
     assert form_of(url) == before
 
 
+def rows_of(url, tables):
+    return {name: sorted(map(repr, sql(url, f"SELECT * FROM {name}"))) for name in sorted(tables)}
+
+
+def test_shipments_come_and_go_and_leave_all_other_rows_as_they_were(first_release):
+    migrate.upgrade(first_release)
+    before = {name: form for name, form in form_of(first_release).items() if name != "shipments"}
+    stored = rows_of(first_release, set(before) - {"alembic_version"})
+    store = Store(first_release)
+    (nano,) = store.find_boards(["nano-7"])
+    (plan,) = store.list_plans("c1")
+    store.ship_verified(nano, plan.schedule_digest, "digits_vit", "c1")
+    (shipment,) = store.list_due_shipments(nano)
+    (curve,) = store.list_curves()
+    assert (shipment.verified, shipment.planned_on.curve_id) == (True, curve.id)
+    assert shipment.schedule().digest == plan.schedule_digest
+    store.close()
+    migrated(first_release, lambda config: command.downgrade(config, "0003"))
+    assert migrate.current(first_release) == "0003"
+    assert form_of(first_release) == before
+    assert rows_of(first_release, stored) == stored
+
+
 def test_no_upgrade_beside_a_coordinator(url):
     migrate.prepare(url)
     leader = Store(url)

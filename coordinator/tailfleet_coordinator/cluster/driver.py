@@ -23,6 +23,7 @@ from tailfleet_coordinator.db.rows import Board, Campaign, Curve, JobStatus, Ste
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan.decision import Plan, PlanInput
 from tailfleet_coordinator.refusals import Deposed, JobEnded
+from tailfleet_coordinator.shipping import ship_recommended
 from tailfleet_schema import codec
 from tailfleet_schema.campaign import AUTO, CampaignRequest, CampaignState
 from tailfleet_schema.curve import Part, Unit, UnitResult
@@ -165,6 +166,8 @@ class Driver:
         elif action is Action.AWAIT_VERIFY:
             self._note(step, "verify", _absence(board))
         else:
+            if verify is not None:
+                ship_recommended(self._store, situation.campaign, step, plans, verify.id)
             self._note(step, "done", "")
 
     def _usable_curve(

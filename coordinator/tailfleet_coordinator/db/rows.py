@@ -7,6 +7,7 @@ from tailfleet_schema.board import BoardFacts, BoardKind
 from tailfleet_schema.campaign import CampaignRequest, CampaignState
 from tailfleet_schema.job import Failure, Job, JobKind, JobState
 from tailfleet_schema.schedule import Schedule
+from tailfleet_schema.shipment import PlannedOn
 
 
 @dataclass(frozen=True)
@@ -258,3 +259,20 @@ class PlannedSchedule:
     board: str
     planner: str
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class ShippedSchedule:
+    """A shipment as it is stored, beside what its board and its model are now."""
+
+    digest: str
+    board: str
+    model: str
+    state: str
+    refusal: str | None
+    queued_at: datetime
+    delivered_at: datetime | None
+    verified_at: datetime | None
+    planned_on: PlannedOn
+    board_fingerprint: str
+    present_model_digest: str

@@ -14,6 +14,7 @@ from tailfleet_coordinator.db.store_leadership import LeadershipQueries
 from tailfleet_coordinator.db.store_plans import PlanQueries
 from tailfleet_coordinator.db.store_records import RecordQueries
 from tailfleet_coordinator.db.store_results import ResultQueries
+from tailfleet_coordinator.db.store_shipments import ShipmentQueries
 from tailfleet_coordinator.db.store_workloads import WorkloadQueries
 
 
@@ -28,5 +29,6 @@ class Store(
     ResultQueries,
     CurveQueries,
     PlanQueries,
+    ShipmentQueries,
 ):
     """All queries on one database."""

@@ -9,6 +9,7 @@ from tailfleet_coordinator.db.engine import Database, Now, lock_table
 from tailfleet_coordinator.db.rows import Board
 from tailfleet_coordinator.db.store_access import NEW_LINE, check_promise
 from tailfleet_coordinator.db.store_jobs import give_back_jobs
+from tailfleet_coordinator.db.store_shipments import queue_shipments_again
 from tailfleet_coordinator.db.tables import BoardTable, EnrolmentTable, JobTable
 from tailfleet_coordinator.refusals import NameTaken, TokenRefused, UnknownName
 from tailfleet_schema import codec
@@ -110,6 +111,7 @@ class BoardQueries(Database):
             .returning(BoardTable.id)
         ).first()
         if renewed is not None:
+            queue_shipments_again(connection, renewed.id)
             return
         if connection.execute(select(BoardTable.id).where(BoardTable.name == name)).first() is not None:
             raise NameTaken(f"a board called {name!r} is enrolled already", NEW_LINE)

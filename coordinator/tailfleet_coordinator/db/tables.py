@@ -37,6 +37,8 @@ NAMING = {
 
 ROLES = ("operator", "viewer")
 
+SHIPMENT_STATES = ("queued", "delivered", "verified")
+
 PHASES = ("waiting", "sweep", "profile", "plan", "verify", "done", "failed", "cancelled")
 
 
@@ -428,6 +430,45 @@ class VerificationTable(Table):
 
     plan_id: Mapped[int] = mapped_column(ForeignKey("plans.id"), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+
+
+class ShipmentTable(Table):
+    """A schedule for a board: how far it has come, and what it was planned on. Whether it is stale follows from what
+    the board and the model are now, and is not stored."""
+
+    __tablename__ = "shipments"
+    __table_args__ = (
+        UniqueConstraint("board_id", "schedule_digest"),
+        Index(None, "board_id", "state"),
+        one_of("state", SHIPMENT_STATES),
+        CheckConstraint("(state = 'queued') = (delivered_at IS NULL)", name="delivered_exactly_if_not_queued"),
+        CheckConstraint(
+            "state = 'queued' OR (state = 'verified') = (verified_at IS NOT NULL)", name="verified_exactly_if_measured"
+        ),
+        CheckConstraint("refusal IS NULL OR (state = 'queued' AND refusal <> '')", name="refused_only_while_queued"),
+        digest_of("model_digest"),
+        digest_of("dataset_sha256"),
+        digest_of("fingerprint"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    board_id: Mapped[int] = mapped_column(ForeignKey("boards.id"))
+    schedule_digest: Mapped[str] = mapped_column(ForeignKey("schedules.digest"))
+    model: Mapped[str] = mapped_column(ForeignKey("models.name"))
+    state: Mapped[str] = mapped_column(String(16))
+    """What the board is known to have. Queued: it is to be told, for the first time or anew."""
+    refusal: Mapped[str | None]
+    """Why the board did not take it. It is not told again until somebody ships it again."""
+    queued_at: Mapped[datetime]
+    delivered_at: Mapped[datetime | None]
+    verified_at: Mapped[datetime | None]
+    """Since when it is known that the board has measured it and found it good; None: it has not."""
+    model_digest: Mapped[str] = mapped_column(String(64))
+    """This and what follows: what it was planned on."""
+    campaign_id: Mapped[str | None] = mapped_column(ForeignKey("campaigns.id"))
+    curve_id: Mapped[int | None] = mapped_column(ForeignKey("curves.id"))
+    dataset_sha256: Mapped[str | None] = mapped_column(String(64))
+    fingerprint: Mapped[str | None] = mapped_column(String(64))
 
 
 class MachineUseTable(Table):

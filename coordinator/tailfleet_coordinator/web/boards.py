@@ -1,4 +1,5 @@
-"""What boards ask: enrol, work, deliver, be heard, finish. The messages are the schema's."""
+"""What boards ask: enrol, work, deliver, be heard, finish. The messages are the schema's. What they say of shipped
+schedules is read in ``shipments``."""
 
 import asyncio
 from functools import lru_cache
@@ -71,8 +72,10 @@ def board_routes(context: Context, door: Door, waiting: Waiting[int], holding: W
                 claim = await run_in_threadpool(
                     store.claim_job, board_id, settings.lease_seconds, settings.claimable_seconds
                 )
-                if claim is not None:
-                    return reply(LeaseReply(await run_in_threadpool(given, claim)))
+                shipments = await run_in_threadpool(store.list_due_shipments, board_id)
+                if claim is not None or shipments:
+                    lease = None if claim is None else await run_in_threadpool(given, claim)
+                    return reply(LeaseReply(lease, shipments))
                 left = deadline - clock()
                 if left <= 0:
                     break

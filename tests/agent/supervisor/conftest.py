@@ -33,6 +33,8 @@ from tailfleet_schema.messages import (
     HeartbeatRequest,
     LeaseReply,
     LeaseRequest,
+    ReceiptsReply,
+    ReceiptsUpload,
     ResultsReply,
     ResultsUpload,
 )
@@ -49,13 +51,15 @@ class _Server(ThreadingMixIn, HTTPServer):
 
 class CoordinatorDouble:
     """``requests`` is what arrived: (path, decoded body). ``answers[path]`` overrides: a status, or a callable; with
-    ``refusal`` as the body where that is set.
+    ``refusal`` as the body where that is set. ``leases`` and ``shipments`` are given with the next answers.
 
     A heartbeat that may wait is held until ``call_off`` or ``let_go``, or answered at once where ``holds`` is false.
     """
 
     def __init__(self):
         self.leases = []
+        self.shipments = []
+        self.receipts = []
         self.artifacts = {}
         self.requests = []
         self.results = {}
@@ -136,6 +140,7 @@ class CoordinatorDouble:
             "results": ResultsUpload,
             "heartbeat": HeartbeatRequest,
             "finish": FinishRequest,
+            "receipts": ReceiptsUpload,
         }
         name = path.rpartition("/")[2]
         message = codec.loads(kinds[name], body)
@@ -143,7 +148,11 @@ class CoordinatorDouble:
         if name == "enroll":
             return EnrolReply("board-1", "board-token")
         if name == "lease":
-            return LeaseReply(self.leases.pop(0) if self.leases else None)
+            shipments = self.shipments.pop(0) if self.shipments else []
+            return LeaseReply(self.leases.pop(0) if self.leases else None, shipments)
+        if name == "receipts":
+            self.receipts.append(message.receipts)
+            return ReceiptsReply(len(message.receipts))
         if name == "results":
             new = [result for result in message.results if result.key not in self.results]
             self.results.update({result.key: result for result in message.results})

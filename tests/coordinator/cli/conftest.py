@@ -5,7 +5,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from tailfleet_coordinator.cli import campaign, curve, job, main, sweep
+from tailfleet_coordinator.cli import campaign, curve, job, main, schedule, sweep
 from tailfleet_coordinator.client import Fleet
 
 
@@ -22,6 +22,6 @@ def cli(live, monkeypatch):
 
     # A command leaves its connections to the end of its process, which here goes on.
     with Fleet(live.url, live.operator) as fleet:
-        for module in (campaign, curve, job, sweep):
+        for module in (campaign, curve, job, schedule, sweep):
             monkeypatch.setattr(module, "fleet", lambda: fleet)
         yield run

@@ -12,6 +12,7 @@ from tailfleet_coordinator.replies import (
     POINT_COLUMNS,
     ROUND_COLUMNS,
     SCHEDULE_COLUMNS,
+    SHIPMENT_COLUMNS,
     TREAD_COLUMNS,
 )
 from tailfleet_coordinator.web.tokens import LOCAL_TOKEN
@@ -29,6 +30,7 @@ def test_an_empty_fleet_has_tables_with_all_their_columns(fleet):
     assert list(fleet.cliffs().columns) == list(CLIFF_COLUMNS)
     assert list(fleet.rounds().columns) == list(ROUND_COLUMNS)
     assert list(fleet.schedules().columns) == list(SCHEDULE_COLUMNS)
+    assert list(fleet.shipments().columns) == list(SHIPMENT_COLUMNS)
     assert fleet.campaigns().empty
     assert fleet.datasets().empty
     assert fleet.models()["name"].tolist() == ["tiny"]

@@ -49,6 +49,8 @@ FIRST = {
     "plans": {"id": 1, "campaign_id": "c1", "board_id": 1, "model": "tiny", "planner": "optimal", "method": "topk",
               "plan_json": "{}", "schedule_digest": digest("1"), "created_at": NOON},
     "verifications": {"plan_id": 1, "job_id": "j1"},
+    "shipments": {"id": 1, "board_id": 1, "schedule_digest": digest("1"), "model": "tiny", "state": "queued",
+                  "queued_at": NOON, "model_digest": digest("a"), "campaign_id": "c1", "curve_id": 1},
     "machine_uses": {"id": 1, "machine_id": "m1", "holder": "task", "exclusive": False, "expires_at": LATER},
     "leadership": {"id": 1, "epoch": 1, "holder": "host-1", "holder_key": "host-1", "taken_at": NOON,
                    "expires_at": LATER},
@@ -74,6 +76,7 @@ SECOND = {
     "profiles": {"id": 2, "kept": 5},
     "plans": {"id": 2, "method": "pomt"},
     "verifications": {"plan_id": 3},
+    "shipments": {"id": 2, "schedule_digest": digest("3")},
     "machine_uses": {"id": 2, "holder": "second task"},
     "leadership": {},
 }
@@ -83,6 +86,7 @@ SPARE = [
     ("models", {"name": "spare"}),
     ("jobs", {"id": "j0", "model": "spare"}),
     ("plans", {"id": 3, "model": "spare"}),
+    ("schedules", {"digest": digest("3")}),
 ]
 """Rows that the second ones refer to."""
 
@@ -127,6 +131,10 @@ FORBIDDEN = {
     "ck_steps_phase_known": {"phase": "lost"},
     "ck_profiles_part_known": {"part": "model"},
     "ck_profiles_kept_within_tokens": {"kept": 0},
+    "ck_shipments_state_known": {"state": "lost", "delivered_at": NOON},
+    "ck_shipments_delivered_exactly_if_not_queued": {"delivered_at": NOON},
+    "ck_shipments_verified_exactly_if_measured": {"state": "verified", "delivered_at": NOON},
+    "ck_shipments_refused_only_while_queued": {"refusal": "no", "state": "delivered", "delivered_at": NOON},
     "ck_machine_uses_holder_named": {"holder": ""},
     "ck_leadership_one_row": {"id": 2},
     "ck_leadership_epoch_counts": {"epoch": 0},

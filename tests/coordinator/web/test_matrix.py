@@ -50,6 +50,10 @@ ALLOWED = {
     ("GET", "/v1/schedules"): LOOK,
     ("POST", "/v1/schedules"): CHANGE,
     ("GET", "/v1/schedules/{}"): LOOK,
+    ("GET", "/v1/shipments"): LOOK,
+    ("POST", "/v1/shipments"): CHANGE,
+    # Of another board's shipment: let in, and nothing comes of it.
+    ("POST", "/v1/receipts"): BOARD,
     ("GET", "/v1/campaigns"): LOOK,
     ("POST", "/v1/campaigns"): CHANGE,
     ("GET", "/v1/campaigns/{}"): LOOK,

@@ -16,6 +16,7 @@ from tailfleet_coordinator.replies import (
     JobOrder,
     ModelRequest,
     PlannedFor,
+    ShipRequest,
     TokenRequest,
 )
 from tailfleet_coordinator.web.openapi import components, spoken_by
@@ -34,8 +35,10 @@ from tailfleet_schema.messages import (
     LeaseReply,
     LeaseRequest,
     Outcome,
+    ReceiptsUpload,
     ResultsUpload,
 )
+from tailfleet_schema.shipment import PlannedOn, Receipt, Shipment
 from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec, Workload
 
 TINY = ModelSpec("tiny", "VisionTransformer", Geometry(4, 16, 2, 32, 17, 1, 16, 4, 3, 10))
@@ -43,6 +46,7 @@ FACTS = BoardFacts(BoardKind.PHYSICAL, Hardware("m", "aarch64", "cpu", 4, 1 << 3
 STATE = Telemetry("2026-01-01T00:00:00Z", cpu_mhz=[1479.0], temperature_c=41.5)
 DENSE = schedule.dense("tiny", TINY.geometry)
 JOB = Job("j", JobKind.VERIFY, Workload(TINY), [Unit(Part.SCHEDULE, 17, 17, DENSE.digest)], 2, 1, 0, schedules=[DENSE])
+SHIPMENT = Shipment(DENSE.digest, "tiny", TINY.geometry, codec.dumps(DENSE), True, PlannedOn("0" * 64, "c", 1))
 ORDER = JobOrder(
     "eager", "fp32", 1, "auto", 3, 3, 9, ["model"], [5, 17], [], [PlannedFor("0" * 64, "topk", [17, 9])], None, None, 0,
     Effort(),
@@ -72,11 +76,13 @@ SAMPLES = [
     FinishRequest(1, Outcome.FAILED, Failure("no torch", Blame.LAB), "log"),
     CampaignRequest(["tiny"], ["nano"], objective=Objective(latency_share=0.5)),
     AddSchedule(DENSE),
+    ShipRequest("0" * 64, ["nano"]),
+    ReceiptsUpload([Receipt("0" * 64, True, "it does not fit")]),
     ModelRequest(TINY),
     JOB_DETAILS,
     CURVE,
     DatasetRequest(DatasetSpec("pets", "0" * 64, 2, 1, 1, "a test", "files", "1" * 64), True),
-    LeaseReply(Lease(JOB, 1, 60.0, [Key(Part.MODEL, "", -1, 17, 17, 0)])),
+    LeaseReply(Lease(JOB, 1, 60.0, [Key(Part.MODEL, "", -1, 17, 17, 0)]), [SHIPMENT]),
     ErrorReply("no", Blame.AUTHOR, "yes"),
 ]
 

@@ -123,6 +123,37 @@ def test_an_unknown_board(door):
     assert "'ghost'" in door.fails("campaign", "run", "--models", "tiny", "--boards", "ghost")
 
 
+def test_a_shipment_that_cannot_be_meant(door):
+    mine = schedule.Schedule("topk", "tiny", 17, 1, [17, 9, 9, 9])
+    door.live.lab.store.add_schedule(mine)
+    door.live.lab.store.revoke_board("other")
+    good = {"digest": mine.digest, "boards": ["nano"]}
+    for changes, words, status in (
+        ({"digest": "f" * 64}, "there is no schedule", 404),
+        ({"digest": ""}, "there is no schedule ''", 404),
+        ({"digest": "%" * 10_000}, "there is no schedule", 404),
+        ({"boards": []}, "boards: is empty", 422),
+        ({"boards": ["nano", "ghost"]}, "'ghost'", 404),
+        ({"boards": ["nano", "other"]}, "board 'other' is revoked", 422),
+        ({"boards": ["x" * 65]}, "boards[0]: has 65 characters", 422),
+    ):
+        assert words in door.refused("shipments", {**good, **changes}, status)
+    assert "'ghost'" in door.fails("schedule", "ship", mine.digest, "nano", "ghost")
+    assert "revoked" in door.fails("schedule", "ship", mine.digest, "other")
+    assert "there is no schedule" in door.fails("schedule", "ship", "ffff", "nano")
+
+
+def test_receipts_that_cannot_be_meant(door):
+    receipt = {"digest": "a" * 64, "verified": True}
+    for receipts, words in (
+        ([{**receipt, "digest": "abc"}], "receipts[0].digest: must be a sha256"),
+        ([{**receipt, "refusal": ""}], "receipts[0].refusal: "),
+        ([{**receipt, "refusal": "x" * 401}], "receipts[0].refusal: "),
+        ([receipt] * 1001, "receipts: must be at most 1000"),
+    ):
+        assert words in door.refused("receipts", {"receipts": receipts}, 422, "nano-token")
+
+
 def test_a_board_name_that_is_taken(door):
     assert "'nano' is enrolled already" in door.refused("enrolments", {"board": "nano"}, 409)
     assert "'nano' is enrolled already" in door.fails("board", "enroll", "nano")

@@ -64,6 +64,15 @@ class Overhead:
         features = _features(self.full_tokens, self.attention_ns, n, m)
         return max(self.attention_ns(n) + float(features @ self.weights), self.attention_ns(m))
 
+    def blocks_ns(self, counts: Sequence[int]) -> _Array:
+        """:meth:`block_ns` from each of ``counts`` to each: (K, K)."""
+        n, full = np.array(counts, dtype=float), self.full_tokens
+        attention = np.array([self.attention_ns(count) for count in counts])
+        u, r = n[:, None] / full, (n[:, None] - n[None, :]) / full
+        saved = (attention[None, :] - attention[:, None]) / self.attention_ns(full)
+        added = sum(weight * term for weight, term in zip(self.weights, (1.0, u, u * u, r, u * r, saved), strict=True))
+        return np.maximum(attention[:, None] + added, attention[None, :])
+
     def half_ns(self, n: int, m: int) -> float:
         """Half of the interval of :meth:`block_ns` that the fit is the cause of."""
         features = _features(self.full_tokens, self.attention_ns, n, m)

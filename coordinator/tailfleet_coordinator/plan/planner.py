@@ -4,7 +4,9 @@ Puts the parts together: latency model, loss model, candidate counts, exact sear
 by objective. Left to others: measuring what goes in, and judging on the board what comes out (``outcome``).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 
@@ -118,17 +120,21 @@ def _by_search(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile
     dense = latency.dense
     front = search(_problem(given, latency, loss, counts), within_ns=dense.ns * (1 + 1e-9))
     geometry = given.model.geometry
-    schedules = [
-        Schedule(given.method, given.model.name, geometry.tokens, geometry.prefix, front.keep(point))
-        for point in range(len(front))
-    ]
+
+    @cache
+    def scheduled(point: int) -> Schedule:
+        keep = front.keep(int(points[point]))
+        return Schedule(given.method, given.model.name, geometry.tokens, geometry.prefix, keep)
+
+    points = np.arange(len(front))
     latency_ns, losses = front.latency_ns, front.loss * loss.unit
     if not latency.adds_up(given.method):
         # The search added up; what tails or blocks that differ come to is another figure, and with it another front.
-        mixed_ns = np.array([latency.predict(schedule).ns for schedule in schedules])
-        best = undominated(mixed_ns, losses)
-        best = best[mixed_ns[best] <= dense.ns * (1 + 1e-9)]
-        schedules, latency_ns, losses = [schedules[point] for point in best], mixed_ns[best], losses[best]
+        mixed_ns = np.array([latency.predict(scheduled(point)).ns for point in range(len(front))])
+        points = undominated(mixed_ns, losses)
+        points = points[mixed_ns[points] <= dense.ns * (1 + 1e-9)]
+        latency_ns, losses = mixed_ns[points], losses[points]
+        scheduled.cache_clear()
     # Dense itself is on the front, at loss 0; only faster points are worth a look.
     options = choice.Options(
         method=given.method,
@@ -136,16 +142,16 @@ def _by_search(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile
         loss=losses,
         dense=dense,
         dense_top1=profile.dense_top1 if profile is not None else None,
-        predict=lambda point: latency.predict(schedules[point]),
+        predict=cache(lambda point: latency.predict(scheduled(point))),
         on=latency.spread.on,
     )
     chosen = choice.choose(options, given.objective)
-    shown = _thinned(schedules, latency_ns, losses, chosen.point)
+    shown = _thinned(scheduled, latency_ns, losses, chosen.point)
     if chosen.refusal is not None:
         seen = dense if chosen.point is None else options.predict(chosen.point)
         return Plan(None, dense.ns, seen.ns, seen.low_ns, seen.high_ns, None, DO_NOT_PRUNE + chosen.refusal, shown)
     assert chosen.point is not None
-    schedule = schedules[chosen.point]
+    schedule = scheduled(chosen.point)
     prediction = options.predict(chosen.point)
     has_images = given.model.dataset is not None
     return _accepted(
@@ -156,18 +162,11 @@ def _by_search(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile
 def _problem(given: PlanInput, latency: LatencyModel, loss: LossModel, counts: list[int]) -> Problem:
     geometry = given.model.geometry
     known = sorted({n for n in counts if n > geometry.prefix} | {geometry.tokens}, reverse=True)
-    block_ns = np.full((len(known), len(known)), np.inf)
-    block_loss = np.full((geometry.depth, len(known), len(known)), np.inf)
-    for i, n in enumerate(known):
-        for j, m in enumerate(known[i:], start=i):
-            if m < n and m < smallest_reachable(given.method, n, geometry.prefix):
-                continue
-            block_ns[i, j] = latency.block_ns(given.method, n, m)
-            for block in range(geometry.depth):
-                if m == n:
-                    block_loss[block, i, j] = 0.0
-                elif loss.allows(block, m):
-                    block_loss[block, i, j] = loss.step_units(block, n, m)
+    least = [smallest_reachable(given.method, n, geometry.prefix) for n in known]
+    n = np.array(known)
+    reachable = (n[None, :] >= np.array(least)[:, None]) | np.eye(len(known), dtype=bool)  # (K, K)
+    block_ns = np.where(reachable, latency.blocks_ns(given.method, known), np.inf)
+    block_loss = np.where(reachable, loss.steps_units(geometry.depth, known), np.inf)
     return Problem(tuple(known), latency.fixed_ns, block_ns, block_loss, given.method in REDUCES_ONCE)
 
 
@@ -236,9 +235,11 @@ def _figures(
     return words
 
 
-def _thinned(schedules: list[Schedule], latency_ns: _Floats, losses: _Floats, chosen: int | None) -> list[FrontPoint]:
+def _thinned(
+    scheduled: Callable[[int], Schedule], latency_ns: _Floats, losses: _Floats, chosen: int | None
+) -> list[FrontPoint]:
     """Up to ``MOST_FRONT_POINTS`` of the front, evenly spaced in latency, the chosen one and both ends among them."""
-    size = len(schedules)
+    size = len(latency_ns)
     if size > MOST_FRONT_POINTS:
         wanted = np.linspace(latency_ns[0], latency_ns[-1], MOST_FRONT_POINTS - 1)
         picked = {int(np.argmin(np.abs(latency_ns - ns))) for ns in wanted} | {0, size - 1}
@@ -246,4 +247,4 @@ def _thinned(schedules: list[Schedule], latency_ns: _Floats, losses: _Floats, ch
         picked = set(range(size))
     if chosen is not None:
         picked.add(chosen)
-    return [FrontPoint(float(latency_ns[i]), float(losses[i]), list(schedules[i].keep)) for i in sorted(picked)]
+    return [FrontPoint(float(latency_ns[i]), float(losses[i]), list(scheduled(i).keep)) for i in sorted(picked)]

@@ -123,3 +123,14 @@ def test_token_work_is_the_share_that_is_left_out():
     loss = sum(work.step_units(b, n, m) for b, (n, m) in enumerate(zip([197, *keep], keep))) * work.unit
     assert loss == pytest.approx(100 * (1 - sum(keep) / (12 * 197)))
     assert not work.allows(11, 100)
+
+
+@pytest.mark.parametrize("losses", [fitted(), TokenWork(GEOMETRY)])
+def test_all_steps_at_once_are_what_each_is(losses):
+    counts = [197, 180, 128, 90, 41, 40, 10]
+    units = losses.steps_units(GEOMETRY.depth, counts)
+    for block in range(GEOMETRY.depth):
+        for i, n in enumerate(counts):
+            for j, m in enumerate(counts):
+                allowed = m == n or (m < n and losses.allows(block, m))
+                assert units[block, i, j] == (losses.step_units(block, n, m) if allowed else np.inf)

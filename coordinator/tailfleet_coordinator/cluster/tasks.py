@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tailfleet_coordinator.cluster.artifact_api import ArtifactApi, fetch
-from tailfleet_coordinator.plan.planner import Plan, PlanInput, make_plan
+from tailfleet_coordinator.plan.planner import Plan, PlanInput, make_plans
 from tailfleet_schema import codec
 from tailfleet_schema.curve import UnitResult
 from tailfleet_schema.errors import Blame, TailfleetError
@@ -156,7 +156,7 @@ def _events(process: "subprocess.Popen[bytes]", order: WorkerOrder, log: Path) -
 def run_plans(inputs: list[PlanInput]) -> list[Plan] | Failure:
     """One plan for each input, or why there is none."""
     try:
-        return [make_plan(given) for given in inputs]
+        return make_plans(inputs)
     except TailfleetError as error:
         return Failure(error.sentence, error.blame)
 

@@ -104,6 +104,15 @@ class Line:
         return found
 
 
+def with_all_tokens(geometry: Geometry, summaries: Sequence[PointSummary]) -> list[PointSummary]:
+    """``summaries``, with the sentinel as the curve's full count where that has none."""
+    full, known = geometry.tokens, list(summaries)
+    if not any(point.unit.tokens == full for point in measured(known, Part.MODEL)):
+        sentinels = [p for p in known if p.unit.part is Part.SENTINEL and p.unit.tokens == full and not p.unit.label]
+        known += [replace(point, unit=Unit(Part.MODEL, full, full)) for point in sentinels]
+    return known
+
+
 @dataclass(frozen=True, eq=False)
 class Halves:
     """One block's attention and MLP within a pass, and what a pass costs outside its blocks."""
@@ -120,18 +129,14 @@ class Halves:
     """What blocks cost within a pass over the same parts in turn."""
 
     @classmethod
-    def fit(cls, geometry: Geometry, summaries: Sequence[PointSummary]) -> "Halves":
-        """From the summaries of one sweep; a curve without its full count takes it from the sentinel.
+    def fit(cls, geometry: Geometry, summaries: Sequence[PointSummary], every: Sequence[CurvePoint] = ()) -> "Halves":
+        """From the summaries of one sweep; a curve without its full count takes it from the sentinel. ``every`` is that
+        curve at every count, for who has it already.
 
         Points that ran out of memory are left out. Raises ``InputError`` where the sweep lacks a part.
         """
         full = geometry.tokens
-        known = list(summaries)
-        if not any(point.unit.tokens == full for point in measured(known, Part.MODEL)):
-            sentinels = [
-                p for p in known if p.unit.part is Part.SENTINEL and p.unit.tokens == full and not p.unit.label
-            ]
-            known += [replace(point, unit=Unit(Part.MODEL, full, full)) for point in sentinels]
+        known = with_all_tokens(geometry, summaries)
         curve = measured(known, Part.MODEL)
         attention, mlp = measured(known, Part.ATTENTION), measured(known, Part.MLP)
         fixed = measured(known, Part.FIXED)
@@ -141,7 +146,7 @@ class Halves:
         if curve[-1].unit.tokens != full:
             raise InputError(f"the sweep does not know the latency of all {full} tokens")
         least = min(geometry.prefix + 1, curve[0].unit.tokens)
-        whole = Whole(every_count(known, least, full))
+        whole = Whole(every or every_count(known, least, full))
         fixed_ns = min(fixed[0].ns, curve[0].ns)
         lines = Line.through(attention), Line.through(mlp)
         counts = sorted({p.unit.tokens for p in attention} & {p.unit.tokens for p in mlp}) or [full]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tailfleet_coordinator.plan.anchors import Context, Seen, contexts
 from tailfleet_coordinator.plan.halves import SIZED_METHODS, Halves, Whole
+from tailfleet_coordinator.plan.inference import CurvePoint
 from tailfleet_coordinator.plan.overhead import Overhead
 from tailfleet_coordinator.plan.prediction import Prediction
 from tailfleet_coordinator.plan.spread import Spread
@@ -70,14 +71,16 @@ class LatencyModel:
         summaries: Sequence[PointSummary],
         spread: Spread | None = None,
         anchors: Iterable[Schedule] = (),
+        every: Sequence[CurvePoint] = (),
     ) -> "LatencyModel":
         """From the summaries of one sweep; those of ``anchors`` that it timed are used too.
 
-        Predictions are on the statistic of ``spread``; without one, on quiet.
+        Predictions are on the statistic of ``spread``; without one, on quiet. ``every`` is the curve at every count,
+        for who has it already.
 
         Points that ran out of memory are left out. Raises ``InputError`` where the sweep lacks a part.
         """
-        halves = Halves.fit(geometry, summaries)
+        halves = Halves.fit(geometry, summaries, every)
         methods = {p.unit.label for p in summaries if p.unit.part is Part.REDUCE}
         pairs = {method: measured(summaries, Part.REDUCE, method) for method in sorted(methods)}
         overheads = {

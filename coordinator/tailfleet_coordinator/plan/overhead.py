@@ -70,8 +70,10 @@ class Overhead:
         attention = np.array([self.attention_ns(count) for count in counts])
         u, r = n[:, None] / full, (n[:, None] - n[None, :]) / full
         saved = (attention[None, :] - attention[:, None]) / self.attention_ns(full)
-        added = sum(weight * term for weight, term in zip(self.weights, (1.0, u, u * u, r, u * r, saved), strict=True))
-        return np.maximum(attention[:, None] + added, attention[None, :])
+        constant, linear, square, dropped, both, steps = self.weights
+        added = constant + linear * u + square * u * u + dropped * r + both * u * r + steps * saved
+        least: _Array = np.maximum(attention[:, None] + added, attention[None, :])
+        return least
 
     def half_ns(self, n: int, m: int) -> float:
         """Half of the interval of :meth:`block_ns` that the fit is the cause of."""

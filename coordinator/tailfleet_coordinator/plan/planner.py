@@ -4,7 +4,7 @@ Puts the parts together: latency model, loss model, candidate counts, exact sear
 by objective. Left to others: measuring what goes in, and judging on the board what comes out (``outcome``).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -15,13 +15,11 @@ from tailfleet_coordinator.plan.accuracy import AccuracyProfile, LossModel, Toke
 from tailfleet_coordinator.plan.anchors import anchors
 from tailfleet_coordinator.plan.latency import LatencyModel
 from tailfleet_coordinator.plan.prediction import Prediction
+from tailfleet_coordinator.plan.reading import Reading
 from tailfleet_coordinator.plan.rules import ALPHA, input_accuracy, pomt_rule
 from tailfleet_coordinator.plan.search import Problem, search, undominated
 from tailfleet_coordinator.plan.spread import Spread
-from tailfleet_coordinator.plan.statistics import summarise
-from tailfleet_coordinator.plan.treads import find_treads
 from tailfleet_coordinator.plan.verdict import DO_NOT_PRUNE, PREDICTED_ONLY, against_dense, in_ms, on_statistic, points
-from tailfleet_schema import quiet
 from tailfleet_schema.campaign import FrontPoint, Objective, Statistic
 from tailfleet_schema.curve import Part, UnitResult
 from tailfleet_schema.errors import InputError
@@ -52,6 +50,8 @@ class PlanInput:
     profile: list[UnitResult]
     """LOSS results of the method, for ``pomt-rule`` INPUT results besides; empty where there are no images."""
     batch: int = 1
+    reading: Reading | None = None
+    """Of ``sweep``, where it is known already; single calls are then looked at for a tail alone."""
 
 
 @dataclass(frozen=True)
@@ -72,26 +72,38 @@ class Plan:
     on: Statistic = Statistic.QUIET
 
 
-def make_plan(given: PlanInput) -> Plan:
-    """The plan for ``given``.
+def make_plans(inputs: Iterable[PlanInput]) -> list[Plan]:
+    """One plan for each. What boards have in common, the accuracy of a model, is fitted once where their inputs hold
+    the very same ``profile``. Raises as :func:`make_plan` does."""
+    profiles: dict[tuple[int, str, str], AccuracyProfile | None] = {}
+    plans = []
+    for given in inputs:
+        key = id(given.profile), given.method, given.model.name
+        if key not in profiles:
+            profiles[key] = _profile(given)
+        plans.append(make_plan(given, profiles[key]))
+    return plans
+
+
+def make_plan(given: PlanInput, profile: AccuracyProfile | None = None) -> Plan:
+    """The plan for ``given``. ``profile`` is that of ``given.profile``, for who has it already.
 
     Raises ``InputError`` for a sweep that lacks a part, for a model with images but no profile, and for an
     unknown planner. A sweep of too few calls for the objective's statistic is a reason not to prune.
     """
     if given.planner not in ("optimal", "pomt-rule"):
         raise InputError(f"unknown planner {given.planner!r}; known: optimal, pomt-rule")
-    judged = quiet.judge(given.sweep)
-    summaries = summarise(given.sweep, judged)
+    reading = Reading.of(given.model.geometry, given.sweep) if given.reading is None else given.reading
     on = given.objective.on
     few: str | None = None
     try:
         spread = Spread.fit(given.sweep, given.model.geometry.tokens, on)
     except InputError as error:
         spread, few = Spread.quiet(given.model.geometry.tokens), error.sentence
-    methods = sorted({r.unit.label for r in given.sweep if r.unit.part is Part.REDUCE})
+    methods = sorted({p.unit.label for p in reading.points if p.unit.part is Part.REDUCE})
     timed = anchors(given.model.name, given.model.geometry, methods)
-    latency = LatencyModel.fit(given.model.geometry, summaries, spread, timed)
-    profile = _profile(given)
+    latency = LatencyModel.fit(given.model.geometry, reading.points, spread, timed, reading.whole)
+    profile = _profile(given) if profile is None else profile
     if few is not None:
         # Its figures are quiet ones, and say so.
         plan = _refusal(latency.dense, few)
@@ -100,11 +112,11 @@ def make_plan(given: PlanInput) -> Plan:
     elif given.planner == "pomt-rule":
         plan = _by_rule(given, latency, profile)
     else:
-        plan = _by_search(given, latency, profile, sorted({*find_treads(summaries).candidates, *spread.tops}))
+        plan = _by_search(given, latency, profile, sorted({*reading.candidates, *spread.tops}))
     plan = replace(plan, on=spread.on)
-    if judged.stable:
+    if not reading.unstable:
         return plan
-    return replace(plan, verdict=f"{plan.verdict} (the sweep is unstable: {judged.reason})")
+    return replace(plan, verdict=f"{plan.verdict} (the sweep is unstable: {reading.unstable})")
 
 
 def _profile(given: PlanInput) -> AccuracyProfile | None:
@@ -121,19 +133,25 @@ def _by_search(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile
     front = search(_problem(given, latency, loss, counts), within_ns=dense.ns * (1 + 1e-9))
     geometry = given.model.geometry
 
+    def kept(point: int) -> list[int]:
+        return front.keep(int(on_front[point]))
+
     @cache
     def scheduled(point: int) -> Schedule:
-        keep = front.keep(int(points[point]))
-        return Schedule(given.method, given.model.name, geometry.tokens, geometry.prefix, keep)
+        return Schedule(given.method, given.model.name, geometry.tokens, geometry.prefix, kept(point))
 
-    points = np.arange(len(front))
+    @cache
+    def predicted(point: int) -> Prediction:
+        return latency.predict(scheduled(point))
+
+    on_front = np.arange(len(front))
     latency_ns, losses = front.latency_ns, front.loss * loss.unit
     if not latency.adds_up(given.method):
         # The search added up; what tails or blocks that differ come to is another figure, and with it another front.
         mixed_ns = np.array([latency.predict(scheduled(point)).ns for point in range(len(front))])
-        points = undominated(mixed_ns, losses)
-        points = points[mixed_ns[points] <= dense.ns * (1 + 1e-9)]
-        latency_ns, losses = mixed_ns[points], losses[points]
+        on_front = undominated(mixed_ns, losses)
+        on_front = on_front[mixed_ns[on_front] <= dense.ns * (1 + 1e-9)]
+        latency_ns, losses = mixed_ns[on_front], losses[on_front]
         scheduled.cache_clear()
     # Dense itself is on the front, at loss 0; only faster points are worth a look.
     options = choice.Options(
@@ -142,11 +160,11 @@ def _by_search(given: PlanInput, latency: LatencyModel, profile: AccuracyProfile
         loss=losses,
         dense=dense,
         dense_top1=profile.dense_top1 if profile is not None else None,
-        predict=cache(lambda point: latency.predict(scheduled(point))),
+        predict=predicted,
         on=latency.spread.on,
     )
     chosen = choice.choose(options, given.objective)
-    shown = _thinned(scheduled, latency_ns, losses, chosen.point)
+    shown = _thinned(kept, latency_ns, losses, chosen.point)
     if chosen.refusal is not None:
         seen = dense if chosen.point is None else options.predict(chosen.point)
         return Plan(None, dense.ns, seen.ns, seen.low_ns, seen.high_ns, None, DO_NOT_PRUNE + chosen.refusal, shown)
@@ -236,7 +254,7 @@ def _figures(
 
 
 def _thinned(
-    scheduled: Callable[[int], Schedule], latency_ns: _Floats, losses: _Floats, chosen: int | None
+    kept: Callable[[int], list[int]], latency_ns: _Floats, losses: _Floats, chosen: int | None
 ) -> list[FrontPoint]:
     """Up to ``MOST_FRONT_POINTS`` of the front, evenly spaced in latency, the chosen one and both ends among them."""
     size = len(latency_ns)
@@ -247,4 +265,4 @@ def _thinned(
         picked = set(range(size))
     if chosen is not None:
         picked.add(chosen)
-    return [FrontPoint(float(latency_ns[i]), float(losses[i]), list(scheduled(i).keep)) for i in sorted(picked)]
+    return [FrontPoint(float(latency_ns[i]), float(losses[i]), kept(i)) for i in sorted(picked)]

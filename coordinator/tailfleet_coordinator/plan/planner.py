@@ -50,8 +50,8 @@ class PlanInput:
     profile: list[UnitResult]
     """LOSS results of the method, for ``pomt-rule`` INPUT results besides; empty where there are no images."""
     batch: int = 1
-    reading: Reading | None = None
-    """Of ``sweep``, where it is known already; single calls are then looked at for a tail alone."""
+    reading: str | None = None
+    """The text of a ``Reading`` of the sweep, where one is stored; ``sweep`` is then looked at for a tail alone."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,10 @@ def make_plan(given: PlanInput, profile: AccuracyProfile | None = None) -> Plan:
     """
     if given.planner not in ("optimal", "pomt-rule"):
         raise InputError(f"unknown planner {given.planner!r}; known: optimal, pomt-rule")
-    reading = Reading.of(given.model.geometry, given.sweep) if given.reading is None else given.reading
+    if given.reading is None:
+        reading = Reading.of(given.model.geometry, given.sweep)
+    else:
+        reading = Reading.loads(given.reading)
     on = given.objective.on
     few: str | None = None
     try:

@@ -17,6 +17,9 @@ from tailfleet_schema import quiet
 from tailfleet_schema.curve import Part, Unit, UnitResult
 from tailfleet_schema.workload import Geometry
 
+VERSION = 1
+"""Raised with every change of what is made of the same samples: what was stored before is then made anew."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -68,7 +71,7 @@ class Reading:
 
     @classmethod
     def loads(cls, text: str) -> "Reading":
-        """From the text of :meth:`dumps`."""
+        """From the text of :meth:`dumps`, by the same version."""
         told = json.loads(text)
         return cls(
             tuple(

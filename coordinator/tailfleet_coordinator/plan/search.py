@@ -78,13 +78,13 @@ class _Arrivals:
     @classmethod
     def of(cls, layer: "_Layer") -> "_Arrivals":
         sizes = [len(partial.ns) for partial in layer]
-        ends = np.cumsum(sizes)
+        ends = np.cumsum(sizes, dtype=np.int64)
         state = np.repeat(np.arange(len(layer)), sizes)
         return cls(
             np.concatenate([partial.ns for partial in layer]),
             np.concatenate([partial.loss for partial in layer]),
             state,
-            np.arange(len(state)) - (ends - sizes)[state],
+            np.arange(len(state)) - (ends - np.array(sizes))[state],
             ends,
         )
 

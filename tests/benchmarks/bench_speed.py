@@ -5,7 +5,7 @@ board of the fleet is one of them with a speed of its own and with every single 
 that no two plans share a part. Their curves are filed as a campaign files them, judged and read once, before the clock
 starts; what filing one takes is a figure of its own. Samples are not stored: plans on quiet times do not look at them.
 Timed is what a campaign then does: curves and profiles from the SQLite store, plans with the whole front as Ray tasks
-(``cluster.tasks``), ``BATCH`` boards of one model each, at most ``AHEAD`` of them under way, every plan and schedule into
+(``cluster.tasks``), ``BATCH`` boards of one model each, ``AHEAD`` of them under way, every plan and schedule into
 the store. Ray starts before. Fewer cores are a process affinity that Ray's workers inherit. Some plans are made
 again from the samples, and must be the same.
 """

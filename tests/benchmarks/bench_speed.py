@@ -1,13 +1,13 @@
 """How fast a fleet is planned for: 1,000 boards × 10 models, reading and storing included, on 1 and 2 cores.
 
-Ten ViTs of 50 to 257 tokens. Of each, eight random boards (``random_fleet``) are swept as a campaign would; each
-board of the fleet is one of them with a speed of its own and with every single block of calls moved by its own 2 %, so
-that no two plans share a part. Their curves are filed as a campaign files them, judged and read once, before the clock
-starts; what filing one takes is a figure of its own. Samples are not stored: plans on quiet times do not look at them.
+Ten ViTs of 50 to 257 tokens. Of each, eight random boards (``random_fleet``) are swept as a campaign would, noise and
+all, and their curves filed as it files them: judged and read once. The other boards of the fleet are these with a speed
+of their own and every single part and count moved by its own 2 %, so that no two plans share a figure. All that is
+before the clock starts; what filing one takes is told. Samples are not stored: plans on quiet do not look at them.
 Timed is what a campaign then does: curves and profiles from the SQLite store, plans with the whole front as Ray tasks
-(``cluster.tasks``), ``BATCH`` boards of one model each, ``AHEAD`` of them under way, every plan and schedule into
-the store. Ray starts before. Fewer cores are a process affinity that Ray's workers inherit. Some plans are made
-again from the samples, and must be the same.
+(``cluster.tasks``), ``BATCH`` boards of one model each, ``AHEAD`` of them under way, every plan and schedule into the
+store. Ray is up before. Fewer cores are a process affinity that Ray's workers inherit. The swept boards are planned for
+again from their samples, and must come to the same plans.
 """
 
 import os
@@ -15,7 +15,7 @@ import random
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from hashlib import sha256
@@ -26,15 +26,17 @@ from sqlalchemy import func, insert, select
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.random_fleet import METHODS, judged, random_case, swept, vit
 
-from tailfleet_coordinator.cluster import ray_runtime
+from tailfleet_coordinator.cluster import own_ray, ray_runtime
 from tailfleet_coordinator.cluster.artifact_api import ArtifactApi
 from tailfleet_coordinator.cluster.tasks import RayTasks
 from tailfleet_coordinator.db import migrate
 from tailfleet_coordinator.db.rows import NewPlan
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.db.tables import BoardTable, CurveTable, JobTable, PlanTable, ReadingTable
+from tailfleet_coordinator.plan.inference import CurvePoint
 from tailfleet_coordinator.plan.planner import PlanInput, make_plan
 from tailfleet_coordinator.plan.reading import VERSION, Reading
+from tailfleet_coordinator.plan.statistics import PointSummary
 from tailfleet_coordinator.settings import Settings
 from tailfleet_schema import codec
 from tailfleet_schema.campaign import CampaignRequest, Objective
@@ -84,21 +86,35 @@ class Fleet:
 
     url: str
     bases: dict[str, list[Base]]
+    readings: dict[str, list[Reading]]
     profiles: dict[str, list[UnitResult]]
     boards: int
     filing_seconds: float
     """Of one curve, on one core."""
 
-    def of(self, number: int, model: str) -> tuple[Base, list[UnitResult]]:
-        """The sweep of one board: a base's, every block of calls moved."""
-        base = self.bases[model][number % BASES]
-        rng = np.random.default_rng([number, list(MODELS).index(model)])
-        factors = rng.uniform(0.5, 2.0) * (1.0 + 0.02 * rng.random(len(base.results)))
-        moved = [
-            replace(result, call_ns=[max(1, round(ns * factor)) for ns in result.call_ns])
-            for result, factor in zip(base.results, factors)
-        ]
-        return base, moved
+    def reading_of(self, number: int, model: str) -> Reading:
+        """Of a base's curve, as it is for the first boards, moved for the others."""
+        reading = self.readings[model][number % BASES]
+        if number < BASES:
+            return reading
+        rng = random.Random(f"{number} {model}")
+        speed = rng.uniform(0.5, 2.0)
+        return replace(
+            reading,
+            points=tuple(_moved(point, speed * rng.uniform(0.99, 1.01)) for point in reading.points),
+            whole=tuple(
+                CurvePoint(one.tokens, by * one.ns, by * one.low_ns, by * one.high_ns, one.measured)
+                for one in reading.whole
+                for by in [speed * rng.uniform(0.99, 1.01)]
+            ),
+        )
+
+
+def _moved(point: PointSummary, by: float) -> PointSummary:
+    if point.quiet_ns is None:
+        return point
+    ends = point.quiet_ns, point.quiet_low_ns, point.quiet_high_ns
+    return PointSummary(point.unit, *(by * ns for ns in ends), None, None, None, 0, 0, point.status)
 
 
 def measure(quick: bool = False) -> list[Figure]:
@@ -109,8 +125,9 @@ def measure(quick: bool = False) -> list[Figure]:
         plans = boards * len(MODELS)
         print(f"  {plans} curves stand, {1e3 * fleet.filing_seconds:.1f} ms each to file", flush=True)
         cores = sorted(os.sched_getaffinity(0))[:2]
-        seconds = {count: timed(fleet, Path(folder, f"ray-{count}"), cores[:count]) for count in (1, len(cores))}
-        same = 100 * float(np.mean([as_stored(fleet, number) for number in range(min(CHECKED, boards))]))
+        times = {count: timed(fleet, Path(folder, f"ray-{count}"), cores[:count]) for count in (1, len(cores))}
+        seconds = {count: taken for count, (taken, _) in times.items()}
+        same = 100 * float(np.mean([as_stored(fleet, number % BASES, number) for number in range(CHECKED)]))
     most = max(seconds)
     figures = [
         Figure(f"{plans} plans on {count} core{'s' * (count > 1)}", taken, "s", *goal(count, most, plans))
@@ -120,6 +137,7 @@ def measure(quick: bool = False) -> list[Figure]:
     return [
         *figures,
         Figure(f"speed on {most} cores, of that on 1", seconds[1] / seconds[most], "times"),
+        Figure("core seconds of them all, for a plan", 1e3 * times[most][1] / plans, "ms"),
         Figure("to file one curve, before that", 1e3 * fleet.filing_seconds, "ms"),
         Figure(f"the same plan from samples, of {CHECKED}", same, "%", 100.0, "max"),
     ]
@@ -146,13 +164,15 @@ def made(folder: Path, boards: int) -> Fleet:
             bases[name].append(Base(case.model, method, swept(case, [method])))
             profiles.setdefault(name, judged(case))
     began = time.process_time()
-    fleet = Fleet(url, bases, profiles, boards, 0.0)
+    readings = {name: [Reading.of(one.model.geometry, one.results) for one in some] for name, some in bases.items()}
+    filing_seconds = (time.process_time() - began) / (BASES * len(MODELS))
+    fleet = Fleet(url, bases, readings, profiles, boards, filing_seconds)
     store = Store(url)
     try:
         _fill(store, fleet)
     finally:
         store.close()
-    return replace(fleet, filing_seconds=(time.process_time() - began) / (boards * len(MODELS)))
+    return fleet
 
 
 def _fill(store: Store, fleet: Fleet) -> None:
@@ -179,12 +199,12 @@ def _fill(store: Store, fleet: Fleet) -> None:
         jobs, curves, readings = [], [], []
         for name in MODELS:
             curve += 1
-            base, results = fleet.of(number, name)
+            base = _base(fleet, number, name)
             job = f"j{curve}"
             jobs.append(
                 {
                     "id": job, "campaign_id": CAMPAIGN, "board_id": number + 1, "model": name, "kind": "sweep",
-                    "job_json": "{}", "total": len(results), "state": "done", "attempt": 1, "created_at": _NOON,
+                    "job_json": "{}", "total": len(base.results), "state": "done", "attempt": 1, "created_at": _NOON,
                     "finished_at": _NOON,
                 }
             )  # fmt: skip
@@ -195,17 +215,16 @@ def _fill(store: Store, fleet: Fleet) -> None:
                     "fingerprint": _sha256("f"), "stable": True, "unstable_reason": "", "measured_at": _NOON,
                 }
             )  # fmt: skip
-            text = Reading.of(base.model.geometry, results).dumps()
+            text = fleet.reading_of(number, name).dumps()
             readings.append({"curve_id": curve, "version": VERSION, "reading": text})
         with store.writing() as connection:
             for table, rows in ((JobTable, jobs), (CurveTable, curves), (ReadingTable, readings)):
                 connection.execute(insert(table), rows)
 
 
-def timed(fleet: Fleet, state: Path, cores: Sequence[int]) -> float:
-    """Seconds of all plans on ``cores``; the store holds none of them afterwards but those of this run."""
+def timed(fleet: Fleet, state: Path, cores: Sequence[int]) -> tuple[float, float]:
+    """Seconds of all plans on ``cores``, and core seconds of all processes; the store holds none of them afterwards but those of this run."""
     state.mkdir()
-    before = os.sched_getaffinity(0)
     with _only(cores), ray_runtime.connected(Settings(state_dir=state, ray_cpus=len(cores))):
         store, tasks = Store(fleet.url), RayTasks(ArtifactApi("http://127.0.0.1:9", "none"))
         try:
@@ -218,19 +237,18 @@ def timed(fleet: Fleet, state: Path, cores: Sequence[int]) -> float:
                 for name in MODELS
                 for first in range(0, fleet.boards, BATCH)
             ]
-            began = time.perf_counter()
+            began, before = time.perf_counter(), _core_seconds()
             for new in _planned(store, tasks, fleet, batches):
                 store.add_plans(new)
-            seconds = time.perf_counter() - began
+            seconds, used = time.perf_counter() - began, _core_seconds() - before
             with store.reading() as connection:
                 stored = connection.execute(select(func.count()).select_from(PlanTable)).scalar_one()
         finally:
             tasks.stop()
             store.close()
-    assert os.sched_getaffinity(0) == before
     if stored != fleet.boards * len(MODELS):
         raise RuntimeError(f"{stored} plans were stored of {fleet.boards * len(MODELS)}")
-    return seconds
+    return seconds, used
 
 
 def _planned(
@@ -275,11 +293,11 @@ def _base(fleet: Fleet, number: int, name: str) -> Base:
     return fleet.bases[name][number % BASES]
 
 
-def as_stored(fleet: Fleet, number: int) -> bool:
-    """Whether the plan that lies in the store is the one that is made of the samples."""
-    name = list(MODELS)[number % len(MODELS)]
-    base, results = fleet.of(number, name)
-    plan = make_plan(PlanInput(base.model, base.method, "optimal", OBJECTIVE, results, fleet.profiles[name]))
+def as_stored(fleet: Fleet, number: int, place: int) -> bool:
+    """Whether the plan that lies in the store for a swept board is the one that is made of the samples."""
+    name = list(MODELS)[place % len(MODELS)]
+    base = _base(fleet, number, name)
+    plan = make_plan(PlanInput(base.model, base.method, "optimal", OBJECTIVE, base.results, fleet.profiles[name]))
     store = Store(fleet.url)
     try:
         with store.reading() as connection:
@@ -289,6 +307,16 @@ def as_stored(fleet: Fleet, number: int) -> bool:
     finally:
         store.close()
     return bool(found == codec.dumps(plan))
+
+
+def _core_seconds() -> float:
+    """Of this process and all that it started and that still run."""
+    ticks = 0
+    for pid in (os.getpid(), *own_ray.descendants(os.getpid())):
+        with suppress(OSError):
+            told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(told[11]) + int(told[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

@@ -223,7 +223,10 @@ def _fill(store: Store, fleet: Fleet) -> None:
 
 
 def timed(fleet: Fleet, state: Path, cores: Sequence[int]) -> tuple[float, float]:
-    """Seconds of all plans on ``cores``, and core seconds of all processes; the store holds none of them afterwards but those of this run."""
+    """Seconds of all plans on ``cores``, and core seconds of all processes.
+
+    The store holds no plans afterwards but those of this run.
+    """
     state.mkdir()
     with _only(cores), ray_runtime.connected(Settings(state_dir=state, ray_cpus=len(cores))):
         store, tasks = Store(fleet.url), RayTasks(ArtifactApi("http://127.0.0.1:9", "none"))

@@ -24,9 +24,9 @@ from tailfleet_coordinator.plan.accuracy import AccuracyProfile
 from tailfleet_coordinator.plan.anchors import anchors
 from tailfleet_coordinator.plan.latency import LatencyModel
 from tailfleet_coordinator.plan.planner import Plan, PlanInput, make_plan
+from tailfleet_coordinator.plan.reading import Reading
 from tailfleet_coordinator.plan.rules import input_accuracy, pomt_rule
 from tailfleet_coordinator.plan.search import search
-from tailfleet_coordinator.plan.statistics import summarise
 from tailfleet_schema.campaign import Objective
 from tailfleet_schema.curve import UnitResult
 from tailfleet_schema.virtual_board import parse
@@ -99,27 +99,28 @@ def outcomes_of(case: Case) -> list[Outcome]:
     """Of every method and both objectives."""
     rng = random.Random(f"objectives {case.seed}")
     drop, share = rng.choice(DROPS), rng.choice(SHARES)
-    sweep, profile = swept(case), judged(case)
-    return [one for method in METHODS for one in _of_method(case, method, sweep, profile, drop, share)]
+    # All plans are of one reading, as all of a campaign are.
+    reading, profile = Reading.of(case.model.geometry, swept(case)), judged(case)
+    return [one for method in METHODS for one in _of_method(case, method, reading, profile, drop, share)]
 
 
 def _of_method(
-    case: Case, method: str, sweep: list[UnitResult], results: list[UnitResult], drop: float, share: float
+    case: Case, method: str, reading: Reading, results: list[UnitResult], drop: float, share: float
 ) -> list[Outcome]:
     mine = [r for r in results if r.unit.label in (method, "")]
     limited, budgeted = (
-        make_plan(PlanInput(case.model, method, "optimal", objective, sweep, mine, case.batch))
+        make_plan(PlanInput(case.model, method, "optimal", objective, [], mine, case.batch, reading.dumps()))
         for objective in (Objective(max_accuracy_drop=drop), Objective(latency_share=share))
     )
     profile = AccuracyProfile.fit(case.model.geometry, method, mine)
     truth = Truth(case, method, profile)
     used = {n for plan in (limited, budgeted) if plan.schedule is not None for n in plan.schedule.keep}
-    front = search(truth.problem([*truth.worthwhile(), *used]))
+    front = search(truth.problem([*truth.worthwhile(), *used]), truth.dense_ns * (1 + SAME))
     times, losses = front.latency_ns / truth.dense_ns, front.loss * profile.unit
     fastest = float(times[losses <= drop + 1e-9].min())
     within = losses[times <= share * (1 + SAME)]
     best = float(times.min())
-    rule = _rule(case, method, sweep, mine, truth, drop) if method == "pomt" else None
+    rule = _rule(case, method, reading, mine, truth, drop) if method == "pomt" else None
     took = _took(budgeted, truth)
     lost = None
     if budgeted.schedule is not None and took <= share and len(within):
@@ -134,12 +135,10 @@ def _took(plan: Plan, truth: Truth) -> float:
     return 1.0 if plan.schedule is None else truth.schedule_ns(plan.schedule) / truth.dense_ns
 
 
-def _rule(
-    case: Case, method: str, sweep: list[UnitResult], results: list[UnitResult], truth: Truth, drop: float
-) -> float:
+def _rule(case: Case, method: str, reading: Reading, results: list[UnitResult], truth: Truth, drop: float) -> float:
     """The fastest that POMT's rule comes to by any α, within the limit."""
     timed = anchors(case.model.name, case.model.geometry, METHODS)
-    curve = LatencyModel.fit(case.model.geometry, summarise(sweep), anchors=timed).curve
+    curve = LatencyModel.fit(case.model.geometry, reading.points, anchors=timed, every=reading.whole).curve
     found = [pomt_rule(case.model, method, curve, input_accuracy(results), float(alpha)) for alpha in ALPHAS]
     kept = {schedule.digest: schedule for schedule in found if truth.loss(schedule) <= drop + 1e-9}
     # No α keeps the limit: nothing is pruned.

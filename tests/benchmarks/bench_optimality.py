@@ -20,6 +20,7 @@ from tests.benchmarks.random_fleet import METHODS, Case, Truth, judged, random_c
 
 from tailfleet_coordinator.plan.accuracy import AccuracyProfile
 from tailfleet_coordinator.plan.planner import PlanInput, make_plan
+from tailfleet_coordinator.plan.reading import Reading
 from tailfleet_coordinator.plan.search import Problem
 from tailfleet_schema.campaign import Objective
 
@@ -70,12 +71,12 @@ def measure(quick: bool = False) -> list[Figure]:
 
 def outcomes_of(case: Case, drop: float) -> list[Outcome]:
     """Of every method."""
-    sweep, results = swept(case), judged(case)
+    reading, results = Reading.of(case.model.geometry, swept(case)).dumps(), judged(case)
     found = []
     for method in METHODS:
         mine = [r for r in results if r.unit.label in (method, "")]
         objective = Objective(max_accuracy_drop=drop)
-        plan = make_plan(PlanInput(case.model, method, "optimal", objective, sweep, mine, case.batch))
+        plan = make_plan(PlanInput(case.model, method, "optimal", objective, [], mine, case.batch, reading))
         profile = AccuracyProfile.fit(case.model.geometry, method, mine)
         truth = Truth(case, method, profile)
         least, full = profile.counts[0], case.model.geometry.tokens

@@ -13,6 +13,7 @@ from tailfleet_coordinator.db.rows import Anatomy, Curve, CurveCliff, CurveCount
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan import design, statistics
 from tailfleet_coordinator.plan.inference import every_count
+from tailfleet_coordinator.plan.reading import VERSION, Reading
 from tailfleet_coordinator.plan.treads import find_treads
 from tailfleet_coordinator.replies import (
     CLIFF_COLUMNS,
@@ -34,12 +35,14 @@ MEASURED, INFERRED = "measured", "inferred"
 
 def file_curve(store: Store, job_id: str) -> int | None:
     """File the finished job as a curve; its id, or None where the job is no sweep. Twice does no harm."""
-    if store.get_job(job_id).kind is not JobKind.SWEEP:
+    job = store.get_job(job_id)
+    if job.kind is not JobKind.SWEEP:
         return None
     results = store.list_results(job_id)
     judged = quiet.judge(results)
     reason = "" if judged.stable else judged.reason or "no reason was found"
-    return store.create_curve(job_id, judged.stable, reason, taken_apart(results, judged))
+    reading = VERSION, Reading.of(job.workload.model.geometry, results, judged).dumps()
+    return store.create_curve(job_id, judged.stable, reason, taken_apart(results, judged), reading)
 
 
 def taken_apart(results: Sequence[UnitResult], judged: Judged) -> Anatomy:

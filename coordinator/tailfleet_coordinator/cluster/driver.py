@@ -19,13 +19,14 @@ from tailfleet_coordinator.cluster import orders
 from tailfleet_coordinator.cluster.steps import AT_THE_BOARD, Action, StepFacts, decide
 from tailfleet_coordinator.cluster.tasks import News, Tasks
 from tailfleet_coordinator.curves import file_curve
-from tailfleet_coordinator.db.rows import Board, Campaign, Curve, JobStatus, Step, StoredPlan
+from tailfleet_coordinator.db.rows import Board, Campaign, Curve, JobStatus, NewPlan, Step, StoredPlan
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan.decision import Plan, PlanInput
+from tailfleet_coordinator.plan.reading import VERSION
 from tailfleet_coordinator.refusals import Deposed, JobEnded
 from tailfleet_coordinator.shipping import ship_recommended
 from tailfleet_schema import codec
-from tailfleet_schema.campaign import AUTO, CampaignRequest, CampaignState
+from tailfleet_schema.campaign import AUTO, CampaignRequest, CampaignState, Statistic
 from tailfleet_schema.curve import Part, Unit, UnitResult
 from tailfleet_schema.errors import Blame, TailfleetError
 from tailfleet_schema.job import Failure, Job, JobKind, JobState
@@ -254,7 +255,7 @@ class Driver:
         if not self._may_start(name):
             self._note(step, "plan", "waits while this machine is measured")
             return
-        sweep = self._store.list_results(self._store.get_curve(step.curve_id).job_id)
+        reading, sweep = self._read_curve(step.curve_id, objective.on)
         profile = stored_profile(self._store, model)
         request = situation.request
         verified = stored_verifications(self._store, request, self._store.get_board(step.board_id), model)
@@ -267,6 +268,7 @@ class Driver:
                 sweep,
                 _of_methods(profile, request.competing(method)),
                 request.batch,
+                reading,
                 request.competing(method) if method == AUTO else [],
                 verified,
                 request.verify,
@@ -275,16 +277,26 @@ class Driver:
         ]
 
         def take(news: News) -> None:
-            for (planner, method), plan in zip(unplanned, news.plans, strict=False):
-                for contender in plan.contenders:
-                    self._store.add_schedule(contender.schedule)
-                self._store.add_plan(
-                    step.campaign_id, step.board_id, step.model, planner, method, codec.dumps(plan), plan.schedule
-                )
+            board = step.campaign_id, step.board_id, step.model
+            for contender in [one for plan in news.plans for one in plan.contenders]:
+                self._store.add_schedule(contender.schedule)
+            self._store.add_plans(
+                [
+                    NewPlan(*board, planner, method, codec.dumps(plan), plan.schedule)
+                    for (planner, method), plan in zip(unplanned, news.plans, strict=False)
+                ]
+            )
 
         self._running[name] = take
         self._tasks.plan(name, inputs)
         self._note(step, "plan", "")
+
+    def _read_curve(self, curve_id: int, on: Statistic) -> tuple[str | None, list[UnitResult]]:
+        """What was stored of it for plans, and the samples where that is not enough."""
+        reading = self._store.list_readings([curve_id], VERSION).get(curve_id)
+        if reading is not None and on is Statistic.QUIET:
+            return reading, []
+        return reading, self._store.list_results(self._store.get_curve(curve_id).job_id)
 
     def _may_start(self, name: str) -> bool:
         """Whether the task is not under way and the machine may be used; then it is taken for the task."""

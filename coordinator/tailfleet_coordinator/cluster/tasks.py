@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from tailfleet_coordinator.cluster.artifact_api import ArtifactApi, fetch
 from tailfleet_coordinator.plan.decision import Plan, PlanInput
-from tailfleet_coordinator.plan.planner import make_plan
+from tailfleet_coordinator.plan.planner import make_plans
 from tailfleet_schema import codec
 from tailfleet_schema.curve import UnitResult
 from tailfleet_schema.errors import Blame, TailfleetError
@@ -157,7 +157,7 @@ def _events(process: "subprocess.Popen[bytes]", order: WorkerOrder, log: Path) -
 def run_plans(inputs: list[PlanInput]) -> list[Plan] | Failure:
     """One plan for each input, or why there is none."""
     try:
-        return [make_plan(given) for given in inputs]
+        return make_plans(inputs)
     except TailfleetError as error:
         return Failure(error.sentence, error.blame)
 

@@ -237,6 +237,19 @@ class Anatomy:
 
 
 @dataclass(frozen=True)
+class NewPlan:
+    """A planner's decision to be stored."""
+
+    campaign_id: str
+    board_id: int
+    model: str
+    planner: str
+    method: str
+    plan_json: str
+    schedule: Schedule | None
+
+
+@dataclass(frozen=True)
 class StoredPlan:
     """A planner's decision; ``plan_json`` is left for the room that knows plans to read."""
 

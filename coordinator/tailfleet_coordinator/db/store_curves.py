@@ -15,6 +15,7 @@ from tailfleet_coordinator.db.tables import (
     CurveRoundTable,
     CurveTable,
     JobTable,
+    ReadingTable,
     ResultTable,
     TreadTable,
 )
@@ -42,8 +43,16 @@ class CurveQueries(Database):
         with self.reading() as connection:
             return list(connection.execute(query).scalars())
 
-    def create_curve(self, job_id: str, stable: bool, unstable_reason: str, anatomy: Anatomy = Anatomy()) -> int:
-        """File the finished sweep ``job_id`` as a curve, taken apart; its id. Filing it twice does nothing."""
+    def create_curve(
+        self,
+        job_id: str,
+        stable: bool,
+        unstable_reason: str,
+        anatomy: Anatomy = Anatomy(),
+        reading: tuple[int, str] | None = None,
+    ) -> int:
+        """File the finished sweep ``job_id`` as a curve, taken apart and as plans read it (version, text); its id.
+        Filing it twice does nothing."""
         with self.writing() as connection:
             row = connection.execute(
                 select(
@@ -83,7 +92,22 @@ class CurveQueries(Database):
                 .returning(CurveTable.id)
             ).scalar_one()
             _add_anatomy(connection, curve_id, anatomy)
+            if reading is not None:
+                connection.execute(
+                    insert(ReadingTable).values(curve_id=curve_id, version=reading[0], reading=reading[1])
+                )
             return curve_id
+
+    def list_readings(self, curve_ids: Sequence[int], version: int) -> dict[int, str]:
+        """By id, what plans of ``version`` read of these curves; without those of other releases."""
+        found: dict[int, str] = {}
+        with self.reading() as connection:
+            for start in range(0, len(curve_ids), CURVES_PER_QUERY):
+                chosen = ReadingTable.curve_id.in_(curve_ids[start : start + CURVES_PER_QUERY])
+                query = select(ReadingTable.curve_id, ReadingTable.reading)
+                query = query.where(chosen, ReadingTable.version == version)
+                found.update((row.curve_id, row.reading) for row in connection.execute(query))
+        return found
 
     def list_curves_in_one_piece(self) -> list[int]:
         """Ids of curves without treads: an earlier release filed them, or nothing of the whole model fitted in."""

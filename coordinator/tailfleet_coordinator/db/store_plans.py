@@ -1,6 +1,7 @@
 """Queries on what plans are made of and what comes of them: accuracy profiles, plans, schedules; and on the use of
 the machine by the coordinator's own tasks."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -8,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tailfleet_coordinator.db.engine import Database, Now
 from tailfleet_coordinator.db.machines import machine_is_free, release_machine, take_machine
-from tailfleet_coordinator.db.rows import PlannedSchedule, StoredPlan
+from tailfleet_coordinator.db.rows import NewPlan, PlannedSchedule, StoredPlan
 from tailfleet_coordinator.db.store_workloads import load_model
 from tailfleet_coordinator.db.tables import BoardTable, PlanTable, ProfileTable, ScheduleTable
 from tailfleet_coordinator.refusals import UnknownName
@@ -79,25 +80,35 @@ class PlanQueries(Database):
         plan_json: str,
         schedule: Schedule | None,
     ) -> None:
-        """Store a planner's decision, and its schedule under its digest. Storing it twice does nothing."""
+        """Store one planner's decision, as :meth:`add_plans` does."""
+        self.add_plans([NewPlan(campaign_id, board_id, model, planner, method, plan_json, schedule)])
+
+    def add_plans(self, plans: Sequence[NewPlan]) -> None:
+        """Store planners' decisions, and their schedules under their digests, all or none. Storing one twice does
+        nothing."""
         dialect: Any = sqlite if self.is_sqlite else postgresql
+        digests = [None if plan.schedule is None else plan.schedule.digest for plan in plans]
+        rows = [
+            {
+                "campaign_id": plan.campaign_id,
+                "board_id": plan.board_id,
+                "model": plan.model,
+                "planner": plan.planner,
+                "method": plan.method,
+                "plan_json": plan.plan_json,
+                "schedule_digest": digest,
+            }
+            for plan, digest in zip(plans, digests, strict=True)
+        ]
+        schedules = {
+            d: plan.schedule for plan, d in zip(plans, digests, strict=True) if d and plan.schedule is not None
+        }
+        if not rows:
+            return
         with self.writing() as connection:
-            if schedule is not None:
-                self._put_schedule(connection, schedule)
-            connection.execute(
-                dialect.insert(PlanTable)
-                .values(
-                    campaign_id=campaign_id,
-                    board_id=board_id,
-                    model=model,
-                    planner=planner,
-                    method=method,
-                    plan_json=plan_json,
-                    schedule_digest=None if schedule is None else schedule.digest,
-                    created_at=Now(),
-                )
-                .on_conflict_do_nothing()
-            )
+            # In one order: two that store the same schedules would wait for each other's rows in a circle.
+            self._put_schedules(connection, sorted(schedules.items(), key=lambda item: item[0]))
+            connection.execute(dialect.insert(PlanTable).values(created_at=Now()).on_conflict_do_nothing(), rows)
 
     def add_schedule(self, schedule: Schedule) -> None:
         """Store a schedule that a person made, under its digest. Storing it twice does nothing.
@@ -106,21 +117,23 @@ class PlanQueries(Database):
         """
         with self.writing() as connection:
             schedule.check_fits(schedule.model, load_model(connection, schedule.model).geometry)
-            self._put_schedule(connection, schedule)
+            self._put_schedules(connection, [(schedule.digest, schedule)])
 
-    def _put_schedule(self, connection: Connection, schedule: Schedule) -> None:
+    def _put_schedules(self, connection: Connection, schedules: Sequence[tuple[str, Schedule]]) -> None:
+        """Those that are new, each with its digest."""
         dialect: Any = sqlite if self.is_sqlite else postgresql
-        connection.execute(
-            dialect.insert(ScheduleTable)
-            .values(
-                digest=schedule.digest,
-                model=schedule.model,
-                method=schedule.method,
-                schedule_json=codec.dumps(schedule),
-                created_at=Now(),
-            )
-            .on_conflict_do_nothing()
-        )
+        rows = [
+            {
+                "digest": digest,
+                "model": schedule.model,
+                "method": schedule.method,
+                "schedule_json": codec.dumps(schedule),
+            }
+            for digest, schedule in schedules
+        ]
+        if rows:
+            statement = dialect.insert(ScheduleTable).values(created_at=Now()).on_conflict_do_nothing()
+            connection.execute(statement, rows)
 
     def list_plans(self, campaign_id: str) -> list[StoredPlan]:
         """All plans of the campaign."""

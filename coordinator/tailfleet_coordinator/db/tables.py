@@ -350,6 +350,18 @@ class CliffTable(Table):
     """Probability that a difference this large is not noise alone."""
 
 
+class ReadingTable(Table):
+    """A curve as plans read it, made of its samples when it was filed: the plan room's own text. Curves of an earlier
+    release have none, and are read from their samples."""
+
+    __tablename__ = "curve_readings"
+
+    curve_id: Mapped[int] = mapped_column(ForeignKey("curves.id"), primary_key=True, autoincrement=False)
+    version: Mapped[int]
+    """Of the plan room's way to read; what an earlier one wrote is passed over."""
+    reading: Mapped[str]
+
+
 class StepTable(Table):
     """One board × model of a campaign: which curve it stands on, where it is, and what there is to say about it."""
 

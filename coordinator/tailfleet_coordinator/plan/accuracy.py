@@ -56,6 +56,10 @@ class LossModel(Protocol):
     def step_units(self, block: int, n: int, m: int) -> int:
         """The loss that reducing n → m at ``block`` adds; never negative, 0 for m = n."""
 
+    def steps_units(self, depth: int, counts: Sequence[int]) -> _Array:
+        """That at each of ``depth`` blocks, from each of ``counts``, descending, to each: (D, K, K); ``inf`` where
+        that is not allowed."""
+
     def reaches(self, schedule: Schedule) -> bool:
         """Whether all that ``schedule`` does is allowed; else its loss is a guess."""
 
@@ -133,6 +137,15 @@ class AccuracyProfile:
         added = self._loss(self.cautious, block, m) - self._loss(self.cautious, block, n)
         return math.ceil(max(0.0, added) / RESOLUTION_POINTS - 1e-9)
 
+    def steps_units(self, depth: int, counts: Sequence[int]) -> _Array:
+        """:meth:`step_units` of all blocks and counts."""
+        at_count = np.array([np.interp(counts, self.counts, row) for row in self.cautious])  # (blocks, K)
+        lost = np.array([np.interp(range(depth), self.blocks, column) for column in at_count.T]).T  # (D, K)
+        added = np.maximum(lost[:, None, :] - lost[:, :, None], 0.0)
+        units = np.ceil(added / RESOLUTION_POINTS - 1e-9)
+        allowed = np.array([[self.allows(block, m) for m in counts] for block in range(depth)])
+        return _steps(np.where(allowed[:, None, :], units, np.inf))
+
     def expected_drop(self, schedule: Schedule) -> float:
         """Best guess of what ``schedule`` loses, in points; not cautious."""
         return sum(
@@ -192,6 +205,22 @@ class TokenWork:
     def step_units(self, block: int, n: int, m: int) -> int:
         """Tokens dropped × blocks from here on."""
         return (n - m) * (self.geometry.depth - block)
+
+    def steps_units(self, depth: int, counts: Sequence[int]) -> _Array:
+        """:meth:`step_units` of all blocks and counts."""
+        n = np.array(counts, dtype=float)
+        behind = depth - np.arange(depth, dtype=float)
+        behind[[not self.allows(block, 1) for block in range(depth)]] = np.inf
+        with np.errstate(invalid="ignore"):
+            return _steps((n[:, None] - n[None, :]) * behind[:, None, None])
+
+
+def _steps(units: _Array) -> _Array:
+    """``units`` (D, K, K) where counts fall, 0 where they stay, ``inf`` where they rise."""
+    size = units.shape[1]
+    found = np.where(np.triu(np.ones((size, size), dtype=bool), 1), units, np.inf)
+    found[:, range(size), range(size)] = 0.0
+    return found
 
 
 def _estimates(dense: Judgement, table: Sequence[Sequence[Judgement]], classes: int) -> tuple[_Array, _Array]:

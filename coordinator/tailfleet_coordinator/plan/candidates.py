@@ -4,8 +4,9 @@ They come from an exact search, or from all settings of a published knob (``base
 put together, and compete. Left to others: predictions, losses, and the choice among them (``choice``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,17 +29,22 @@ SLACK = 1 + 1e-9
 class Candidates:
     """A front: by rising latency, and so by falling loss."""
 
-    schedules: list[Schedule]
+    schedule: Callable[[int], Schedule]
+    """Of a point: a front may have thousands, and few are looked at."""
     latency_ns: NDArray[np.float64]
     loss: NDArray[np.float64]
     """Points of top-1, or percent of token work left out."""
     knobs: dict[str, str]
     """The setting of a schedule that a knob gave, by its digest."""
 
+    def __len__(self) -> int:
+        """Number of points."""
+        return len(self.latency_ns)
+
     @classmethod
     def of(
         cls,
-        schedules: Sequence[Schedule],
+        schedule: Callable[[int], Schedule],
         latency_ns: NDArray[np.float64],
         loss: NDArray[np.float64],
         within_ns: float,
@@ -47,7 +53,7 @@ class Candidates:
         """Those that no other beats in both, and none slower than ``within_ns``."""
         best = undominated(latency_ns, loss)
         best = best[latency_ns[best] <= within_ns * SLACK]
-        return cls([schedules[point] for point in best], latency_ns[best], loss[best], knobs)
+        return cls(lambda point: schedule(int(best[point])), latency_ns[best], loss[best], knobs)
 
 
 def searched(
@@ -57,15 +63,17 @@ def searched(
     within_ns = latency.dense.ns
     front = search(problem(model, method, latency, loss, counts), within_ns=within_ns * SLACK)
     geometry = model.geometry
-    schedules = [
-        Schedule(method, model.name, geometry.tokens, geometry.prefix, front.keep(point)) for point in range(len(front))
-    ]
+
+    @cache
+    def schedule(point: int) -> Schedule:
+        return Schedule(method, model.name, geometry.tokens, geometry.prefix, front.keep(point))
+
     losses = front.loss * loss.unit
     if latency.adds_up(method):
-        return Candidates(schedules, front.latency_ns, losses, {})
+        return Candidates(schedule, front.latency_ns, losses, {})
     # The search added up; what tails or blocks that differ come to is another figure, and with it another front.
-    mixed_ns = np.array([latency.predict(schedule).ns for schedule in schedules])
-    return Candidates.of(schedules, mixed_ns, losses, within_ns, {})
+    mixed_ns = np.array([latency.predict(schedule(point)).ns for point in range(len(front))])
+    return Candidates.of(schedule, mixed_ns, losses, within_ns, {})
 
 
 def swept(settings: Sequence[Setting], latency: LatencyModel, loss: LossModel) -> Candidates:
@@ -74,13 +82,14 @@ def swept(settings: Sequence[Setting], latency: LatencyModel, loss: LossModel) -
     predicted_ns = np.array([latency.predict(schedule).ns for schedule in schedules])
     losses = np.array([loss_of(loss, schedule) for schedule in schedules])
     knobs = {setting.schedule.digest: setting.knob for setting in settings}
-    return Candidates.of(schedules, predicted_ns, losses, latency.dense.ns, knobs)
+    return Candidates.of(schedules.__getitem__, predicted_ns, losses, latency.dense.ns, knobs)
 
 
 def merged(several: Sequence[Candidates], within_ns: float) -> Candidates:
     """The best of all, whichever method they are of."""
+    places = [(one, point) for one in several for point in range(len(one))]
     return Candidates.of(
-        [schedule for one in several for schedule in one.schedules],
+        lambda place: places[place][0].schedule(places[place][1]),
         np.concatenate([one.latency_ns for one in several]),
         np.concatenate([one.loss for one in several]),
         within_ns,
@@ -92,16 +101,9 @@ def problem(model: ModelSpec, method: str, latency: LatencyModel, loss: LossMode
     """What is to be searched: the cost of each block that n tokens enter and m leave, and what that loses."""
     geometry = model.geometry
     known = sorted({n for n in counts if n > geometry.prefix} | {geometry.tokens}, reverse=True)
-    block_ns = np.full((len(known), len(known)), np.inf)
-    block_loss = np.full((geometry.depth, len(known), len(known)), np.inf)
-    for i, n in enumerate(known):
-        for j, m in enumerate(known[i:], start=i):
-            if m < n and m < smallest_reachable(method, n, geometry.prefix):
-                continue
-            block_ns[i, j] = latency.block_ns(method, n, m)
-            for block in range(geometry.depth):
-                if m == n:
-                    block_loss[block, i, j] = 0.0
-                elif loss.allows(block, m):
-                    block_loss[block, i, j] = loss.step_units(block, n, m)
+    least = [smallest_reachable(method, n, geometry.prefix) for n in known]
+    n = np.array(known)
+    reachable = (n[None, :] >= np.array(least)[:, None]) | np.eye(len(known), dtype=bool)  # (K, K)
+    block_ns = np.where(reachable, latency.blocks_ns(method, known), np.inf)
+    block_loss = np.where(reachable, loss.steps_units(geometry.depth, known), np.inf)
     return Problem(tuple(known), latency.fixed_ns, block_ns, block_loss, method in REDUCES_ONCE)

@@ -24,6 +24,8 @@ class PlanInput:
     profile: list[UnitResult]
     """LOSS results of the methods, for POMT's rule INPUT results besides; empty where there are no images."""
     batch: int = 1
+    reading: str | None = None
+    """The text of a ``Reading`` of the sweep, where one is stored; ``sweep`` is then looked at for a tail alone."""
     competing: list[str] = field(default_factory=list)
     """Methods that ``auto`` takes the best of."""
     verified: list[Verified] = field(default_factory=list)

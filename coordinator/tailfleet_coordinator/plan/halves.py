@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tailfleet_coordinator.plan.inference import CurvePoint, every_count
 from tailfleet_coordinator.plan.statistics import Measured, PointSummary, measured
@@ -21,6 +22,8 @@ from tailfleet_schema.workload import Geometry
 
 SIZED_METHODS = frozenset({"tome"})
 """Methods whose tokens carry sizes once some were merged, which later attention weighs keys by."""
+
+_Floats = NDArray[np.float64]
 
 LEAST_SHARE = 1e-3
 """Blocks together take at least this share of a pass, whatever noise makes of their difference to the fixed part."""
@@ -93,6 +96,22 @@ class Line:
         slope = (self.ns[near] - self.ns[next_]) / (self.tokens[near] - self.tokens[next_])
         return max(self.ns[near] + slope * (n - self.tokens[near]), 0.1 * self.ns[near])
 
+    def values_ns(self, most: int) -> _Floats:
+        """The times at 0 to ``most``: all at once, for who asks for many."""
+        found = np.interp(np.arange(most + 1), self.tokens, self.ns)
+        for n in (*range(min(self.tokens[0], most + 1)), *range(self.tokens[-1] + 1, most + 1)):
+            found[n] = self.value_ns(n)
+        return found
+
+
+def with_all_tokens(geometry: Geometry, summaries: Sequence[PointSummary]) -> list[PointSummary]:
+    """``summaries``, with the sentinel as the curve's full count where that has none."""
+    full, known = geometry.tokens, list(summaries)
+    if not any(point.unit.tokens == full for point in measured(known, Part.MODEL)):
+        sentinels = [p for p in known if p.unit.part is Part.SENTINEL and p.unit.tokens == full and not p.unit.label]
+        known += [replace(point, unit=Unit(Part.MODEL, full, full)) for point in sentinels]
+    return known
+
 
 @dataclass(frozen=True, eq=False)
 class Halves:
@@ -110,18 +129,14 @@ class Halves:
     """What blocks cost within a pass over the same parts in turn."""
 
     @classmethod
-    def fit(cls, geometry: Geometry, summaries: Sequence[PointSummary]) -> "Halves":
-        """From the summaries of one sweep; a curve without its full count takes it from the sentinel.
+    def fit(cls, geometry: Geometry, summaries: Sequence[PointSummary], every: Sequence[CurvePoint] = ()) -> "Halves":
+        """From the summaries of one sweep; a curve without its full count takes it from the sentinel. ``every`` is that
+        curve at every count, for who has it already.
 
         Points that ran out of memory are left out. Raises ``InputError`` where the sweep lacks a part.
         """
         full = geometry.tokens
-        known = list(summaries)
-        if not any(point.unit.tokens == full for point in measured(known, Part.MODEL)):
-            sentinels = [
-                p for p in known if p.unit.part is Part.SENTINEL and p.unit.tokens == full and not p.unit.label
-            ]
-            known += [replace(point, unit=Unit(Part.MODEL, full, full)) for point in sentinels]
+        known = with_all_tokens(geometry, summaries)
         curve = measured(known, Part.MODEL)
         attention, mlp = measured(known, Part.ATTENTION), measured(known, Part.MLP)
         fixed = measured(known, Part.FIXED)
@@ -131,7 +146,7 @@ class Halves:
         if curve[-1].unit.tokens != full:
             raise InputError(f"the sweep does not know the latency of all {full} tokens")
         least = min(geometry.prefix + 1, curve[0].unit.tokens)
-        whole = Whole(every_count(known, least, full))
+        whole = Whole(every or every_count(known, least, full))
         fixed_ns = min(fixed[0].ns, curve[0].ns)
         lines = Line.through(attention), Line.through(mlp)
         counts = sorted({p.unit.tokens for p in attention} & {p.unit.tokens for p in mlp}) or [full]
@@ -151,14 +166,12 @@ class Halves:
         )
 
     def attention_ns(self, n: int) -> float:
-        """One block's attention half on n tokens."""
-        attention, mlp = self.attention.value_ns(n), self.mlp.value_ns(n)
-        return self._block_ns(n) * attention / (attention + mlp)
+        """One block's attention half on n tokens, at most all."""
+        return float(self.attentions_ns[n])
 
     def mlp_ns(self, n: int) -> float:
-        """One block's MLP half on n tokens."""
-        attention, mlp = self.attention.value_ns(n), self.mlp.value_ns(n)
-        return self._block_ns(n) * mlp / (attention + mlp)
+        """One block's MLP half on n tokens, at most all."""
+        return float(self.mlps_ns[n])
 
     def sized_share(self, n: int) -> float | None:
         """By what share attention that weighs keys by sizes is dearer on n tokens; None where it was not measured."""
@@ -166,8 +179,30 @@ class Halves:
 
     def in_turn_ns(self, n: int) -> float:
         """One block's attention half on n tokens as it would be timed in turn with the others."""
-        return self.attention_ns(n) / self.scale.value_ns(n)
+        return float(self.attentions_ns[n] / self.scales[n])
 
-    def _block_ns(self, n: int) -> float:
-        whole = self.whole.value_ns(n)
-        return max(whole - self.fixed_ns, LEAST_SHARE * whole) / self.depth
+    @cached_property
+    def attentions_ns(self) -> _Floats:
+        """:meth:`attention_ns` of 0 to all tokens."""
+        return self._blocks_ns * self._attention_shares
+
+    @cached_property
+    def mlps_ns(self) -> _Floats:
+        """:meth:`mlp_ns` of 0 to all tokens."""
+        return self._blocks_ns * (1.0 - self._attention_shares)
+
+    @cached_property
+    def scales(self) -> _Floats:
+        """``scale`` at 0 to all tokens."""
+        return self.scale.values_ns(self.whole.tokens[-1])
+
+    @cached_property
+    def _attention_shares(self) -> _Floats:
+        full = self.whole.tokens[-1]
+        attention, mlp = self.attention.values_ns(full), self.mlp.values_ns(full)
+        return attention / (attention + mlp)
+
+    @cached_property
+    def _blocks_ns(self) -> _Floats:
+        whole = np.array([self.whole.value_ns(n) for n in range(self.whole.tokens[-1] + 1)])
+        return np.maximum(whole - self.fixed_ns, LEAST_SHARE * whole) / self.depth

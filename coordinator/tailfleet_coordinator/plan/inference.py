@@ -32,13 +32,15 @@ class CurvePoint:
     """Else it is inferred from counts that were measured."""
 
 
-def every_count(points: Sequence[PointSummary], least: int, full: int) -> list[CurvePoint]:
+def every_count(
+    points: Sequence[PointSummary], least: int, full: int, treads: Sequence[Tread] | None = None
+) -> list[CurvePoint]:
     """Each count from ``least`` to ``full``, ascending. ``points`` are those of one sweep; none of the whole model with
-    figures: an empty list."""
+    figures: an empty list. ``treads`` are those of ``find_treads(points)``, for who has them already."""
     known = {point.unit.tokens: point for point in measured(points, Part.MODEL)}
     if not known:
         return []
-    treads = find_treads(points).treads
+    treads = find_treads(points).treads if treads is None else treads
     scatter = _scatter(treads)
     inferred = [n for n in range(least, full + 1) if n not in known]
     curve = [_inferred(n, treads, scatter) for n in inferred]
@@ -49,7 +51,7 @@ def every_count(points: Sequence[PointSummary], least: int, full: int) -> list[C
     return sorted(curve, key=lambda point: point.tokens)
 
 
-def _inferred(n: int, treads: list[Tread], scatter: float) -> CurvePoint:
+def _inferred(n: int, treads: Sequence[Tread], scatter: float) -> CurvePoint:
     after = next((i for i, tread in enumerate(treads) if n <= tread.last), len(treads) - 1)
     beside = [treads[after]]
     if n < treads[after].first and after > 0:
@@ -69,7 +71,7 @@ def _span(n: int, points: Points, scatter: float) -> tuple[float, float]:
     return ns, CENTRAL * float(np.hypot(line.variance_at(n) ** 0.5, scatter * ns))
 
 
-def _scatter(treads: list[Tread]) -> float:
+def _scatter(treads: Sequence[Tread]) -> float:
     """Standard deviation, as a share, by which points lie off the lines through their nearest neighbours, beyond
     what those lines do not know themselves."""
     off = [

@@ -18,9 +18,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tailfleet_coordinator.plan.anchors import Context, Seen, contexts
 from tailfleet_coordinator.plan.halves import SIZED_METHODS, Halves, Whole
+from tailfleet_coordinator.plan.inference import CurvePoint
 from tailfleet_coordinator.plan.overhead import Overhead
 from tailfleet_coordinator.plan.prediction import Prediction
 from tailfleet_coordinator.plan.residuals import Correction, Residual, Verified, corrections, latest
@@ -30,6 +32,8 @@ from tailfleet_schema.curve import Part
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.schedule import MID, PLACEMENT, SIMILAR_DROPPED, Schedule, importance_passes
 from tailfleet_schema.workload import Geometry
+
+_Floats = NDArray[np.float64]
 
 MODEL_ERROR = 0.02
 """Half-width, as a share, of what mixing parts of several counts may be off by."""
@@ -71,14 +75,16 @@ class LatencyModel:
         summaries: Sequence[PointSummary],
         spread: Spread | None = None,
         anchors: Iterable[Schedule] = (),
+        every: Sequence[CurvePoint] = (),
     ) -> "LatencyModel":
         """From the summaries of one sweep; those of ``anchors`` that it timed are used too.
 
-        Predictions are on the statistic of ``spread``; without one, on quiet.
+        Predictions are on the statistic of ``spread``; without one, on quiet. ``every`` is the curve at every count,
+        for who has it already.
 
         Points that ran out of memory are left out. Raises ``InputError`` where the sweep lacks a part.
         """
-        halves = Halves.fit(geometry, summaries)
+        halves = Halves.fit(geometry, summaries, every)
         methods = {p.unit.label for p in summaries if p.unit.part is Part.REDUCE}
         pairs = {method: measured(summaries, Part.REDUCE, method) for method in sorted(methods)}
         overheads = {
@@ -142,6 +148,33 @@ class LatencyModel:
             self.spread.factor(tokens) * ns for tokens, ns in self._terms(method, n, m, self._stage(method, n, m))
         )
         return on_statistic - self.fixed_ns / self.geometry.depth
+
+    def blocks_ns(self, method: str, counts: Sequence[int]) -> _Floats:
+        """:meth:`block_ns` from each of ``counts``, descending, to each that is no more: (K, K), elsewhere ``inf``.
+
+        Raises ``InputError`` where ``method`` was not timed.
+        """
+        size, n = len(counts), np.array(counts)
+        reduced = np.triu(np.ones((size, size), dtype=bool), 1)
+        plain = self.halves.attentions_ns[n][:, None]
+        attention = self.halves.scales[n][:, None] * self._overhead(method).blocks_ns(counts)
+        if importance_passes(method, 0, self.geometry.depth):
+            few = n[:, None] - n[None, :] <= SIMILAR_DROPPED
+            attention -= few * STAGED_SHARE * np.maximum(0.0, attention - plain)
+        attention = np.where(reduced, attention, plain)
+        if method in SIZED_METHODS:
+            attention += np.array([self._weighed_ns(method, count) for count in counts])[:, None]
+        mlp_tokens = np.broadcast_to(n[None, :] if PLACEMENT[method] == MID else n[:, None], (size, size))
+        context, correction = self.contexts.get(method), self.corrections.get(method)
+        factor = np.full((size, size), 1.0 if correction is None else 1.0 + correction.share)
+        if context is not None:
+            factor += np.where(reduced, context.reducing, context.behind)
+        factor[:, n == self.geometry.tokens] = 1.0
+        share_ns = self.fixed_ns / self.geometry.depth
+        on = np.array([self.spread.factor(count) for count in counts])
+        at_mlp = on[None, :] if PLACEMENT[method] == MID else on[:, None]
+        costs = on[:, None] * (factor * attention + share_ns) + at_mlp * factor * self.halves.mlps_ns[mlp_tokens]
+        return np.where(reduced | np.eye(size, dtype=bool), costs - share_ns, np.inf)
 
     def predict(self, schedule: Schedule) -> Prediction:
         """The cost of ``schedule``. Raises ``InputError`` where its method's reduction was not timed."""
@@ -285,11 +318,15 @@ class LatencyModel:
         if m < n:
             ns = self.halves.scale.value_ns(n) * self._overhead(method).block_ns(n, m)
             ns += self._staged_ns(method, n, m, stage)
+        return ns + self._weighed_ns(method, n)
+
+    def _weighed_ns(self, method: str, n: int) -> float:
+        """What attention on n tokens costs more for weighing keys by sizes."""
         if method not in SIZED_METHODS or n == self.geometry.tokens:
-            return ns
+            return 0.0
         # Fewer than all tokens arrive exactly where some were merged before.
         share = self.halves.sized_share(n)
-        return ns + (SIZED_GUESS if share is None else share) * self.halves.attention_ns(n)
+        return (SIZED_GUESS if share is None else share) * self.halves.attention_ns(n)
 
     def _overhead(self, method: str) -> Overhead:
         if method not in self.overheads:

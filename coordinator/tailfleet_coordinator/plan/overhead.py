@@ -44,8 +44,13 @@ class Overhead:
     ) -> "Overhead":
         """From REDUCE points (at least one), whose times are of all ``depth`` blocks together."""
         scale = attention_ns(full_tokens)
-        rows = np.array([_features(full_tokens, attention_ns, p.unit.tokens, p.unit.kept) for p in pairs])
-        added = np.array([p.ns / depth - attention_ns(p.unit.tokens) for p in pairs])
+        n, m = (
+            np.array(counts, dtype=float) for counts in zip(*((p.unit.tokens, p.unit.kept) for p in pairs), strict=True)
+        )
+        before, after = (np.array([attention_ns(int(count)) for count in counts]) for counts in (n, m))
+        u, r = n / full_tokens, (n - m) / full_tokens
+        rows = np.column_stack([np.ones(len(pairs)), u, u * u, r, u * r, (after - before) / scale])
+        added = np.array([p.ns for p in pairs]) / depth - before
         deviation = np.array([p.half_ns for p in pairs]) / depth / NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
         noise = np.maximum(deviation, LEAST_NOISE * scale)
         # Coefficients are of the order of a block's whole attention, hardly more: the prior.
@@ -63,6 +68,17 @@ class Overhead:
         """One block's attention half that leaves m of n tokens."""
         features = _features(self.full_tokens, self.attention_ns, n, m)
         return max(self.attention_ns(n) + float(features @ self.weights), self.attention_ns(m))
+
+    def blocks_ns(self, counts: Sequence[int]) -> _Array:
+        """:meth:`block_ns` from each of ``counts`` to each: (K, K)."""
+        n, full = np.array(counts, dtype=float), self.full_tokens
+        attention = np.array([self.attention_ns(count) for count in counts])
+        u, r = n[:, None] / full, (n[:, None] - n[None, :]) / full
+        saved = (attention[None, :] - attention[:, None]) / self.attention_ns(full)
+        constant, linear, square, dropped, both, steps = self.weights
+        added = constant + linear * u + square * u * u + dropped * r + both * u * r + steps * saved
+        least: _Array = np.maximum(attention[:, None] + added, attention[None, :])
+        return least
 
     def half_ns(self, n: int, m: int) -> float:
         """Half of the interval of :meth:`block_ns` that the fit is the cause of."""

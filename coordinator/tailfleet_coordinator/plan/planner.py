@@ -5,8 +5,9 @@ methods that compete, and the choice by objective. Left to others: measuring wha
 comes out (``outcome``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -18,10 +19,9 @@ from tailfleet_coordinator.plan.candidates import Candidates, merged, searched, 
 from tailfleet_coordinator.plan.decision import Contender, Plan, PlanInput
 from tailfleet_coordinator.plan.latency import LatencyModel
 from tailfleet_coordinator.plan.prediction import Prediction
+from tailfleet_coordinator.plan.reading import Reading
 from tailfleet_coordinator.plan.rules import ALPHA, input_accuracy, pomt_rule
 from tailfleet_coordinator.plan.spread import Spread
-from tailfleet_coordinator.plan.statistics import summarise
-from tailfleet_coordinator.plan.treads import find_treads
 from tailfleet_coordinator.plan.verdict import (
     DO_NOT_PRUNE,
     PREDICTED_ONLY,
@@ -31,13 +31,12 @@ from tailfleet_coordinator.plan.verdict import (
     on_statistic,
     points,
 )
-from tailfleet_schema import quiet
 from tailfleet_schema.campaign import AUTO, BASELINES, PLANNERS, FrontPoint
 from tailfleet_schema.curve import Part
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.schedule import Schedule
 
-__all__ = ["Plan", "PlanInput", "make_plan"]
+__all__ = ["Plan", "PlanInput", "make_plan", "make_plans"]
 
 MOST_FRONT_POINTS = 32
 """Kept of a front for people to look at, both ends among them."""
@@ -49,7 +48,7 @@ class _Frame:
 
     given: PlanInput
     latency: LatencyModel
-    profiles: dict[str, AccuracyProfile]
+    profiles: Mapping[str, AccuracyProfile]
     counts: list[int]
 
     @property
@@ -66,28 +65,44 @@ class _Frame:
         return f"the board could not time {method}, so what it would cost is not known"
 
 
-def make_plan(given: PlanInput) -> Plan:
-    """The plan for ``given``.
+def make_plans(inputs: Iterable[PlanInput]) -> list[Plan]:
+    """One plan for each. What boards have in common, the accuracy of a model, is fitted once where their inputs hold
+    the very same ``profile``. Raises as :func:`make_plan` does."""
+    known: dict[tuple[int, str, str, str], dict[str, AccuracyProfile]] = {}
+    plans = []
+    for given in inputs:
+        key = id(given.profile), given.planner, given.model.name, " ".join([given.method, *given.competing])
+        if key not in known:
+            _check(given)
+            known[key] = _profiles(given)
+        plans.append(make_plan(given, known[key]))
+    return plans
+
+
+def make_plan(given: PlanInput, profiles: Mapping[str, AccuracyProfile] | None = None) -> Plan:
+    """The plan for ``given``. ``profiles`` are those of ``given.profile`` by method, for who has them already.
 
     Raises ``InputError`` for a sweep that lacks a part, for a model with images but no profile, for an unknown
     planner or one of another method, and for ``auto`` without methods. A sweep of too few calls for the objective's
     statistic is a reason not to prune.
     """
     _check(given)
-    judged = quiet.judge(given.sweep)
-    summaries = summarise(given.sweep, judged)
+    if given.reading is None:
+        reading = Reading.of(given.model.geometry, given.sweep)
+    else:
+        reading = Reading.loads(given.reading)
     on = given.objective.on
     few: str | None = None
     try:
         spread = Spread.fit(given.sweep, given.model.geometry.tokens, on)
     except InputError as error:
         spread, few = Spread.quiet(given.model.geometry.tokens), error.sentence
-    timed = sorted({r.unit.label for r in given.sweep if r.unit.part is Part.REDUCE})
+    timed = sorted({p.unit.label for p in reading.points if p.unit.part is Part.REDUCE})
     anchored = anchors(given.model.name, given.model.geometry, timed)
-    latency = LatencyModel.fit(given.model.geometry, summaries, spread, anchored).corrected(given.verified)
-    counts = sorted({*find_treads(summaries).candidates, *spread.tops})
-    methods = given.competing if given.method == AUTO else [given.method]
-    frame = _Frame(given, latency, _profiles(given, methods), counts)
+    fitted = LatencyModel.fit(given.model.geometry, reading.points, spread, anchored, reading.whole)
+    latency, counts = fitted.corrected(given.verified), sorted({*reading.candidates, *spread.tops})
+    methods = _methods(given)
+    frame = _Frame(given, latency, _profiles(given) if profiles is None else profiles, counts)
     untimed = [reason for reason in map(frame.untimed, methods) if reason is not None]
     if few is not None:
         # Its figures are quiet ones, and say so.
@@ -104,9 +119,9 @@ def make_plan(given: PlanInput) -> Plan:
         own = searched(given.model, given.method, latency, frame.loss(given.method), counts)
         plan = _chosen(frame, own, given.method)
     plan = replace(plan, on=spread.on)
-    if judged.stable:
+    if not reading.unstable:
         return plan
-    return replace(plan, verdict=f"{plan.verdict} (the sweep is unstable: {judged.reason})")
+    return replace(plan, verdict=f"{plan.verdict} (the sweep is unstable: {reading.unstable})")
 
 
 def _check(given: PlanInput) -> None:
@@ -116,9 +131,13 @@ def _check(given: PlanInput) -> None:
         raise InputError("methods compete under the planner optimal, and two or more must be named")
 
 
-def _profiles(given: PlanInput, methods: Sequence[str]) -> dict[str, AccuracyProfile]:
+def _methods(given: PlanInput) -> list[str]:
+    return given.competing if given.method == AUTO else [given.method]
+
+
+def _profiles(given: PlanInput) -> dict[str, AccuracyProfile]:
     found = {}
-    for method in methods:
+    for method in _methods(given):
         if any(r.unit.part is Part.LOSS and r.unit.label == method for r in given.profile):
             found[method] = AccuracyProfile.fit(given.model.geometry, method, given.profile)
         elif given.model.dataset is not None and given.planner != "pomt-rule":
@@ -177,7 +196,7 @@ def _options(frame: _Frame, own: Candidates, words: str) -> choice.Options:
         loss=own.loss,
         dense=frame.dense,
         dense_top1=dense_top1,
-        predict=lambda point: frame.latency.predict(own.schedules[point]),
+        predict=cache(lambda point: frame.latency.predict(own.schedule(point))),
         on=frame.latency.spread.on,
     )
 
@@ -200,7 +219,7 @@ def _chosen(frame: _Frame, own: Candidates, words: str) -> Plan:
 def _contender(frame: _Frame, own: Candidates, point: int) -> Contender:
     plan = _accepted(frame, own, point, [])
     low_ns, high_ns = plan.predicted_low_ns, plan.predicted_high_ns
-    return Contender(own.schedules[point], plan.predicted_ns, low_ns, high_ns, plan.expected_drop, plan.verdict)
+    return Contender(own.schedule(point), plan.predicted_ns, low_ns, high_ns, plan.expected_drop, plan.verdict)
 
 
 def _by_rule(frame: _Frame) -> Plan:
@@ -217,13 +236,13 @@ def _by_rule(frame: _Frame) -> Plan:
         wish = f"POMT's rule would keep {schedule.keep[-1]} tokens from block {schedule.reducing_blocks[0]} on"
         reason = f"{wish}, but that is {choice.no_gain(prediction, latency.dense, latency.spread.on)}"
         return _refusal(latency.dense, reason, prediction)
-    alone = Candidates([schedule], np.array([prediction.ns]), np.zeros(1), {})
+    alone = Candidates(lambda _: schedule, np.array([prediction.ns]), np.zeros(1), {})
     plan = _accepted(frame, alone, 0, [])
     return replace(plan, verdict=plan.verdict + "; the rule knows no limits, so none was kept")
 
 
 def _accepted(frame: _Frame, own: Candidates, point: int, front: list[FrontPoint]) -> Plan:
-    schedule = own.schedules[point]
+    schedule = own.schedule(point)
     prediction, profile = frame.latency.predict(schedule), frame.profiles.get(schedule.method)
     return Plan(
         schedule,
@@ -268,7 +287,7 @@ def _figures(frame: _Frame, schedule: Schedule, prediction: Prediction, setting:
 
 def _thinned(own: Candidates, chosen: int | None) -> list[FrontPoint]:
     """Up to ``MOST_FRONT_POINTS`` of the front, evenly spaced in latency, the chosen one and both ends among them."""
-    size, latency_ns = len(own.schedules), own.latency_ns
+    size, latency_ns = len(own), own.latency_ns
     if size > MOST_FRONT_POINTS:
         wanted = np.linspace(latency_ns[0], latency_ns[-1], MOST_FRONT_POINTS - 1)
         picked = {int(np.argmin(np.abs(latency_ns - ns))) for ns in wanted} | {0, size - 1}
@@ -276,7 +295,7 @@ def _thinned(own: Candidates, chosen: int | None) -> list[FrontPoint]:
         picked = set(range(size))
     if chosen is not None:
         picked.add(chosen)
+    schedules = {i: own.schedule(i) for i in sorted(picked)}
     return [
-        FrontPoint(float(latency_ns[i]), float(own.loss[i]), list(own.schedules[i].keep), own.schedules[i].method)
-        for i in sorted(picked)
+        FrontPoint(float(latency_ns[i]), float(own.loss[i]), list(one.keep), one.method) for i, one in schedules.items()
     ]

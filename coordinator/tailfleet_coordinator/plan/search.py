@@ -5,7 +5,6 @@ enter and leave it alone, so of all ways to arrive at a state only those matter 
 What counts, costs and losses are is left to others.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,8 @@ _Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Problem:
-    """What to search. ``counts`` are descending; the first one enters block 0. ``inf`` marks what is not allowed."""
+    """What to search. ``counts`` are descending; the first one enters block 0. ``inf`` marks what is not allowed; more
+    tokens never leave a block than enter it, whatever stands there."""
 
     counts: tuple[int, ...]
     fixed_ns: float
@@ -63,6 +63,32 @@ class _Partial:
     from_row: _Ints
 
 
+@dataclass(frozen=True, eq=False)
+class _Arrivals:
+    """The fronts of all states, one behind the other: parallel arrays."""
+
+    ns: _Floats
+    loss: _Floats
+    state: _Ints
+    row: _Ints
+    """Within the front of the state."""
+    ends: _Ints
+    """Behind the front of each state."""
+
+    @classmethod
+    def of(cls, layer: "_Layer") -> "_Arrivals":
+        sizes = [len(partial.ns) for partial in layer]
+        ends = np.cumsum(sizes, dtype=np.int64)
+        state = np.repeat(np.arange(len(layer)), sizes)
+        return cls(
+            np.concatenate([partial.ns for partial in layer]),
+            np.concatenate([partial.loss for partial in layer]),
+            state,
+            np.arange(len(state)) - (ends - np.array(sizes))[state],
+            ends,
+        )
+
+
 _Layer = list[_Partial]
 
 
@@ -79,46 +105,59 @@ def search(problem: Problem, within_ns: float = np.inf) -> Front:
     rest_ns = _least_rest(problem.block_ns, allowed)
     nothing: _Ints = np.zeros(1, dtype=np.int64)
     start = _Partial(np.array([problem.fixed_ns]), np.zeros(1), nothing, nothing)
-    arrived = [start] + [_empty() for _ in range(size - 1)]
+    arrived = _Arrivals.of([start] + [_empty()] * (size - 1))
+    costs = np.where(allowed, problem.block_ns, np.inf), np.where(allowed, problem.block_loss, np.inf)
     layers: list[_Layer] = []
     for block in range(depth):
-        arrived = [
-            _merge(arrived, to, block, problem, allowed, within_ns - rest_ns[block + 1, to]) for to in range(size)
-        ]
-        layers.append(arrived)
-    ns = np.concatenate([p.ns for p in arrived])
-    loss = np.concatenate([p.loss for p in arrived])
-    ends = np.concatenate([np.full(len(p.ns), state, dtype=np.int64) for state, p in enumerate(arrived)])
-    rows = np.concatenate([np.arange(len(p.ns), dtype=np.int64) for p in arrived])
-    best = undominated(ns, loss)
-    return Front(ns[best], loss[best], ends[best], rows[best], tuple(layers), problem.counts)
+        ns, loss = (cost[block] for cost in costs)
+        layer = [_merge(arrived, to, ns[:, to], loss[:, to], within_ns - rest_ns[block + 1, to]) for to in range(size)]
+        layers.append(layer)
+        arrived = _Arrivals.of(layer)
+    best = undominated(arrived.ns, arrived.loss)
+    return Front(
+        arrived.ns[best], arrived.loss[best], arrived.state[best], arrived.row[best], tuple(layers), problem.counts
+    )
 
 
 def undominated(ns: _Floats, loss: _Floats) -> _Ints:
     """Positions of the points that no other beats or equals in both costs, by rising latency."""
     if not len(ns):
         return np.zeros(0, dtype=np.int64)
-    order = np.lexsort((loss, ns))
+    order = ns.argsort(kind="stable")
+    ordered = ns[order]
+    if (ordered[1:] == ordered[:-1]).any():
+        order = np.lexsort((loss, ns))
     ordered = loss[order]
-    least_before = np.concatenate([[np.inf], np.minimum.accumulate(ordered)[:-1]])
-    return order[ordered < least_before].astype(np.int64)
+    least = np.minimum.accumulate(ordered)
+    better = np.empty(len(order), dtype=bool)
+    better[0], better[1:] = ordered[0] < np.inf, ordered[1:] < least[:-1]
+    return order[better]
 
 
-def _merge(
-    arrived: Sequence[_Partial], to: int, block: int, problem: Problem, allowed: NDArray[np.bool_], within_ns: float
-) -> _Partial:
-    """The front at state ``to`` after ``block``."""
-    sources = [i for i in range(len(arrived)) if allowed[block, i, to] and len(arrived[i].ns)]
-    if not sources:
-        return _empty()
-    ns = np.concatenate([arrived[i].ns + problem.block_ns[i, to] for i in sources])
-    loss = np.concatenate([arrived[i].loss + problem.block_loss[block, i, to] for i in sources])
-    state = np.concatenate([np.full(len(arrived[i].ns), i, dtype=np.int64) for i in sources])
-    row = np.concatenate([np.arange(len(arrived[i].ns), dtype=np.int64) for i in sources])
+def _merge(arrived: _Arrivals, to: int, ns_to: _Floats, loss_to: _Floats, within_ns: float) -> _Partial:
+    """The front at state ``to`` behind a block that takes and loses so much from each state to there."""
+    last = arrived.ends[to]
+    state = arrived.state[:last]
     # A little slack: sums in another order differ in the last digits.
-    inside = np.flatnonzero(ns <= within_ns * (1 + 1e-12))
-    best = inside[undominated(ns[inside], loss[inside])]
-    return _Partial(ns[best], loss[best], state[best], row[best])
+    ns = arrived.ns[:last] + ns_to[state]
+    inside = (ns <= within_ns * (1 + 1e-12)).nonzero()[0]
+    ns, state = ns[inside], state[inside]
+    loss = arrived.loss[inside] + loss_to[state]
+    best = undominated(ns, loss)
+    return _Partial(ns[best], loss[best], state[best], arrived.row[inside[best]])
+
+
+def _stayed(arrived: _Arrivals, to: int, ns: float, loss: float, within_ns: float) -> _Partial:
+    """The front at a state that nobody comes to from another one."""
+    last = arrived.ends[to]
+    first = arrived.ends[to - 1] if to else 0
+    if first == last or not np.isfinite(ns + loss):
+        return _empty()
+    at = arrived.ns[first:last] + ns
+    # By rising latency: the slow ones are behind.
+    count = int(at.searchsorted(within_ns * (1 + 1e-12), side="right"))
+    last = first + count
+    return _Partial(at[:count], arrived.loss[first:last] + loss, arrived.state[first:last], arrived.row[first:last])
 
 
 def _least_rest(block_ns: _Floats, allowed: NDArray[np.bool_]) -> _Floats:

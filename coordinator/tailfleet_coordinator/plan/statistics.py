@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tailfleet_schema import quiet
 from tailfleet_schema.curve import TIMED_PARTS, Part, Unit, UnitResult
-from tailfleet_schema.speeds import LOW_SHARE
+from tailfleet_schema.speeds import LOW_SHARE, quantile
 
 QUIET_QUANTILE = LOW_SHARE
 
@@ -90,8 +90,8 @@ def _place(unit: Unit) -> tuple[int, str, int, int]:
 def _summary(unit: Unit, results: list[UnitResult], estimate: quiet.Estimate | None) -> PointSummary:
     if estimate is None:
         return PointSummary(unit, None, None, None, None, None, None, 0, 0, "oom")
-    samples = np.asarray([ns for result in results for ns in result.call_ns], dtype=float)
-    p50, p90, p99 = (float(v) for v in np.quantile(samples, [0.5, 0.9, 0.99]))
+    samples = sorted(ns for result in results for ns in result.call_ns)
+    p50, p90, p99 = (quantile(samples, level) for level in (0.5, 0.9, 0.99))
     return PointSummary(
         unit,
         estimate.quiet_ns,

@@ -157,7 +157,7 @@ def find_treads(points: Sequence[PointSummary], most: int = MOST_CANDIDATES) -> 
     backwards = {step.from_tokens for step in reversals}
     # The count before a reversal is slower than a larger one.
     tops = [tread.last for tread in treads if tread.last not in backwards]
-    heights = {step.from_tokens: step.height_percent for step in cliffs}
+    heights = {step.from_tokens: step.height_ns for step in cliffs}
     candidates = _candidates(curve, treads, tops, heights, most)
     return Treads(treads, cliffs, reversals, candidates, [int(known.tokens[i]) for i in bad])
 
@@ -251,18 +251,28 @@ def _tread(points: Points) -> Tread:
 def _candidates(
     curve: list[Measured], treads: list[Tread], tops: list[int], heights: dict[int, float], most: int
 ) -> list[int]:
+    """The full count; of each stretch of the grid the top of what saves most, or where there is none and the curve
+    rises a count of the grid; and of the other tops those that save most."""
     ns = {point.unit.tokens: point.ns for point in curve}
     largest = curve[-1].unit.tokens
-    # The highest cliffs first, should there be more tops than candidates.
-    ranked = sorted(tops, key=lambda top: (top != largest, -heights.get(top, 0.0)))
-    chosen = set(ranked[:most]) | {largest}
     spacing = max(1.0, largest / GRID)
-    grid = [round(largest - k * spacing) for k in range(1, GRID)]
-    for wanted in grid:
+    # By what is saved, not by its share: the steps of few tokens are high beside little.
+    ranked = sorted(tops, key=lambda top: -heights.get(top, 0.0))
+    chosen = {largest}
+    stretches = set()
+    for top in ranked:
+        stretch = int((top - 1) / spacing)
+        if len(chosen) < most and stretch not in stretches:
+            stretches.add(stretch)
+            chosen.add(top)
+    for wanted in [round(largest - k * spacing) for k in range(1, GRID)]:
         nearest = min(ns, key=lambda count: abs(count - wanted))
         tread = next((t for t in treads if t.first <= nearest <= t.last), None)
         rises = tread is not None and ns[tread.last] > ns[nearest] * (1 + LEAST_STEP)
         crowded = any(abs(nearest - other) < spacing / 2 for other in chosen)
         if rises and not crowded and len(chosen) < most:
             chosen.add(nearest)
+    for top in ranked:
+        if len(chosen) < most:
+            chosen.add(top)
     return sorted(chosen)

@@ -43,6 +43,7 @@ FIRST = {
     "treads": {"curve_id": 1, "first_tokens": 2, "last_tokens": 17, "quiet_ns": 1e6},
     "cliffs": {"curve_id": 1, "from_tokens": 8, "to_tokens": 9, "upwards": True, "height_ns": 1e5,
                "height_percent": 10.0, "confidence": 0.99},
+    "curve_readings": {"curve_id": 1, "version": 1, "reading": "{}"},
     "steps": {"id": 1, "campaign_id": "c1", "board_id": 1, "model": "tiny", "phase": "sweep", "curve_id": 1},
     "profiles": {"id": 1, "model_digest": digest("a"), "dataset_sha256": digest("d"), **UNIT, "part": "loss",
                  "judgement_json": "{}", "stored_at": NOON},
@@ -72,6 +73,7 @@ SECOND = {
     "curve_rounds": {"round": 1},
     "treads": {"first_tokens": 3},
     "cliffs": {"from_tokens": 7},
+    "curve_readings": {"curve_id": 3},
     "steps": {"id": 2, "model": "spare"},
     "profiles": {"id": 2, "kept": 5},
     "plans": {"id": 2, "method": "pomt"},
@@ -87,6 +89,8 @@ SPARE = [
     ("jobs", {"id": "j0", "model": "spare"}),
     ("plans", {"id": 3, "model": "spare"}),
     ("schedules", {"digest": digest("3")}),
+    ("jobs", {"id": "j3", "model": "spare", "kind": "verify"}),
+    ("curves", {"id": 3, "job_id": "j3"}),
 ]
 """Rows that the second ones refer to."""
 

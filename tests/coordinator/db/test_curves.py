@@ -132,3 +132,12 @@ def test_taking_a_curve_apart_at_once_happens_once(lab, together):
     assert tuple(piece for _, piece in lab.store.list_rounds()) == anatomy.rounds
     assert tuple(piece for _, piece in lab.store.list_treads()) == anatomy.treads
     assert tuple(piece for _, piece in lab.store.list_cliffs()) == anatomy.cliffs
+
+
+def test_a_curve_is_stored_as_plans_of_its_version_read_it(lab):
+    lab.board("nano")
+    curve = lab.curve("c1", "nano")
+    lab.sql("UPDATE curve_readings SET version = 7")
+    assert set(lab.store.list_readings([curve], 7)) == {curve}
+    assert lab.store.list_readings([curve], 8) == {}
+    assert lab.store.list_readings([], 7) == {}

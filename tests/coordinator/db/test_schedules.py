@@ -2,6 +2,7 @@
 
 import pytest
 
+from tailfleet_coordinator.db.rows import NewPlan
 from tailfleet_coordinator.refusals import UnknownName
 from tailfleet_schema.errors import ScheduleError
 from tailfleet_schema.schedule import Schedule
@@ -39,3 +40,18 @@ def test_what_does_not_fit_its_model_is_not_stored(lab):
     with pytest.raises(ScheduleError, match=r"^keep: has 1 blocks, model 'tiny' has 4"):
         lab.store.add_schedule(Schedule("topk", "tiny", 17, 1, [17]))
     assert listed(lab) == []
+
+
+def test_plans_are_stored_many_at_a_time_and_each_once(lab):
+    board_id = lab.board("nano")
+    lab.campaign("c1", "nano")
+    told = [
+        NewPlan("c1", board_id, "tiny", "optimal", method, "{}", schedule)
+        for method, schedule in (("topk", MINE), ("pomt", MINE), ("tome", None))
+    ]
+    lab.store.add_plans([])
+    lab.store.add_plans(told)
+    lab.store.add_plans(told)
+    stored = [(plan.method, plan.schedule_digest) for plan in lab.store.list_plans("c1")]
+    assert stored == [("topk", MINE.digest), ("pomt", MINE.digest), ("tome", None)]
+    assert lab.store.get_schedule(MINE.digest) == MINE

@@ -125,6 +125,17 @@ def test_token_work_is_the_share_that_is_left_out():
     assert not work.allows(11, 100)
 
 
+@pytest.mark.parametrize("losses", [fitted(), TokenWork(GEOMETRY)])
+def test_all_steps_at_once_are_what_each_is(losses):
+    counts = [197, 180, 128, 90, 41, 40, 10]
+    units = losses.steps_units(GEOMETRY.depth, counts)
+    for block in range(GEOMETRY.depth):
+        for i, n in enumerate(counts):
+            for j, m in enumerate(counts):
+                allowed = m == n or (m < n and losses.allows(block, m))
+                assert units[block, i, j] == (losses.step_units(block, n, m) if allowed else np.inf)
+
+
 class TestPublishedSchedules:
     """They may reduce where nothing was profiled: what they lose is continued, and said to be."""
 

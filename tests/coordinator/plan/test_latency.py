@@ -232,3 +232,18 @@ def test_a_method_that_costs_more_in_early_blocks_is_dearer_there_and_its_interv
     # Those that are like others are dropped without it.
     share = model.block_ns("zero-tprune", 197, 187) / model.block_ns("zero-tprune", 197, 186)
     assert share < model.block_ns("topk", 197, 187) / model.block_ns("topk", 197, 186)
+
+
+@pytest.mark.parametrize("method", ["topk", "tome", "cropr", "zero-tprune"])
+def test_all_blocks_at_once_cost_what_each_costs(method):
+    board = MadeUpBoard(context=0.05, behind=0.02, sized=0.07)
+    timed = anchors("made-up", GEOMETRY, [method])
+    swept = summarise(board.sweep([method], timed=timed))
+    model = LatencyModel.fit(GEOMETRY, swept, anchors=timed)
+    assert method in model.contexts
+    counts = [197, 190, 150, 128, 100, 64, 40, 9]
+    costs = model.blocks_ns(method, counts)
+    for i, n in enumerate(counts):
+        for j, m in enumerate(counts):
+            expected = model.block_ns(method, n, m) if m <= n else np.inf
+            assert costs[i, j] == pytest.approx(expected, rel=1e-12)

@@ -135,3 +135,12 @@ def test_a_plan_takes_what_was_verified_before_into_account(dearer):
     naive, learned = make_plan(given), make_plan(taught)
     off = [abs(plan.predicted_ns / dearer.schedule_ns(plan.schedule) - 1) for plan in (naive, learned)]
     assert off[1] < 0.6 * off[0]
+
+
+def test_all_blocks_at_once_are_corrected_as_each_is(dearer, plain):
+    after = plain.corrected(verified(dearer, SEEN))
+    counts = [197, 128, 100, 64]
+    at_once = after.blocks_ns("topk", counts)
+    for i, n in enumerate(counts):
+        for j, m in enumerate(counts[i:], start=i):
+            assert at_once[i, j] == pytest.approx(after.block_ns("topk", n, m))

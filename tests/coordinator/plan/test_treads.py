@@ -1,10 +1,11 @@
+import itertools
 import random
 
 import pytest
 from plan_board import curve, staircase, straight
 
 from tailfleet_coordinator.plan.statistics import low_quantile
-from tailfleet_coordinator.plan.treads import find_treads
+from tailfleet_coordinator.plan.treads import GRID, MOST_CANDIDATES, find_treads
 
 
 def noisy(shape, seed, share=0.01, counts=range(2, 198)):
@@ -136,3 +137,11 @@ def test_candidates_are_bounded_and_hold_the_full_count():
 def test_nothing_measured_and_one_count():
     assert find_treads([]).candidates == []
     assert find_treads(curve({197: 1e6})).candidates == [197]
+
+
+def test_steps_everywhere_leave_candidates_everywhere():
+    """Of more tops than candidates none is left out for being low beside much: what counts is what it saves."""
+    times = {n: 1e6 * -(-n // 4) for n in range(2, 198)}
+    found = find_treads(curve(times)).candidates
+    assert len(found) == MOST_CANDIDATES
+    assert max(b - a for a, b in itertools.pairwise(found)) <= 2 * 197 / GRID

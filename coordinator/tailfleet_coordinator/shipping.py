@@ -132,7 +132,7 @@ def renewal(row: ShippedSchedule, request: CampaignRequest | None) -> str:
     words.append(f"--method {','.join(request.methods)}")
     if request.planners != usual.planners:
         words.append(f"--planner {','.join(request.planners)}")
-    options = {name: getattr(request, name) for name in ("batch", "dtype", "backend", "attention")}
+    options = {name: getattr(request, name) for name in ("batch", "dtype", "backend", "attention", "verify", "offline")}
     words += [f"--{name} {value}" for name, value in options.items() if value != getattr(usual, name)]
     if request.objective is not None:
         words.append(f"--objective {_objective(request.objective)}")
@@ -147,9 +147,12 @@ def _objective(objective: Objective) -> str:
         "latency-budget": None if objective.latency_share is None else f"{objective.latency_share!r}x",
         "utility": objective.utility_alpha,
     }
-    if objective.latency_ns is not None:
-        terms["latency-budget"] = f"{objective.latency_ns}ns"
-    return ",".join(f"{name}={value}" for name, value in terms.items() if value is not None)
+    for name, ns in (("latency-budget", objective.latency_ns), ("deadline", objective.deadline_ns)):
+        if ns is not None:
+            terms[name] = f"{ns}ns"
+    return ",".join(
+        ["front"] * objective.front + [f"{name}={value}" for name, value in terms.items() if value is not None]
+    )
 
 
 def _in_place(rows: Sequence[ShippedSchedule]) -> Iterator[ShippedSchedule]:

@@ -322,7 +322,9 @@ def wide_sweep():
 
 def compete(sweep, objective, hardness=(0.5, 0.5), dataset="d", competing=BOTH, **more):
     profile = [r for method, h in zip(BOTH, hardness) for r in profile_results(method=method, hardness=h)]
-    given = PlanInput(model(dataset), "auto", "optimal", objective, sweep, profile if dataset else [], 1, competing)
+    given = PlanInput(
+        model(dataset), "auto", "optimal", objective, sweep, profile if dataset else [], competing=competing
+    )
     return make_plan(dataclasses.replace(given, **more))
 
 

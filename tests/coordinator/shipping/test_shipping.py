@@ -76,6 +76,8 @@ REQUESTS = [
         attention="explicit",
     ),
     CampaignRequest(["tiny"], ["nano"], objective=Objective(utility_alpha=0.3)),
+    CampaignRequest(["tiny"], ["nano"], ["auto", "topk"], objective=Objective(front=True), verify=5, offline="skip"),
+    CampaignRequest(["tiny"], ["nano"], ["auto"], objective=Objective(deadline_ns=30_000_000, max_accuracy_drop=1.0)),
 ]  # fmt: skip
 
 

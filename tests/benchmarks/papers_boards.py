@@ -22,7 +22,7 @@ from tailfleet_schema.job import Effort, Job, JobKind
 from tailfleet_schema.schedule import Schedule, dense
 from tailfleet_schema.workload import ModelSpec, Workload
 
-SWEEP_SECONDS = 60.0
+SWEEP_SECONDS = 45.0
 """Budget of a sweep; of a verification it is this for so many schedules as a campaign measures, and more for more."""
 
 PASS_NS = 1e7

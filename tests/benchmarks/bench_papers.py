@@ -45,9 +45,6 @@ SWEPT = [method for method in METHODS if method != "cropr"]
 COMPETING = [method for method in SWEPT if method != "zero-tprune"]
 """What ours takes the best of. Nothing profiles Zero-TPrune as its paper runs it."""
 
-BUDGETS = (0.8, 0.7, 0.6, 0.5, 0.42)
-"""As shares of dense."""
-
 EVALUATED = 1000
 
 VERIFIED = 3
@@ -131,7 +128,7 @@ def cells_of(board: Board, subject: Subject, artifacts: str, quick: bool) -> lis
     """Every budget of one board and model. Raises ``Missing``."""
     model = subject.model
     swept = sweep(board, model, SWEPT, artifacts, quick)
-    plans = {budget: plan(board, subject, swept, budget) for budget in (BUDGETS[2:3] if quick else BUDGETS)}
+    plans = {budget: plan(board, subject, swept, budget) for budget in (board.budgets[2:3] if quick else board.budgets)}
     ours = {budget: points(one) for budget, one in plans.items()}
     knobs = positions(model, swept, subject.profile)
     wanted = [schedule for few in ours.values() for schedule in few]

@@ -170,7 +170,7 @@ def random_keep(rng: random.Random, geometry: Geometry, method: str, once: bool)
     return keep
 
 
-def results_of(job: Job, artifacts: str) -> list[UnitResult]:
+def results_of(job: Job, artifacts: str, virtual_profile: str | None = None) -> list[UnitResult]:
     """What a measured child makes of ``job``; this process is its supervisor. Raises ``Missing``."""
     with subprocess.Popen(
         [sys.executable, "-m", "tailfleet_agent.worker"],
@@ -179,7 +179,8 @@ def results_of(job: Job, artifacts: str) -> list[UnitResult]:
         stderr=subprocess.DEVNULL,
         text=True,
     ) as child:
-        child.stdin.write(codec.dumps(WorkerOrder(job, artifacts=artifacts)) + "\n")
+        order = WorkerOrder(job, artifacts=artifacts, virtual_profile=virtual_profile)
+        child.stdin.write(codec.dumps(order) + "\n")
         child.stdin.flush()
         events = [codec.loads(WorkerEvent, text, "event") for text in child.stdout]
     failure = next((event.failure for event in events if event.failure is not None), None)

@@ -1,0 +1,110 @@
+"""The boards of ``bench_papers``: sweeps, what schedules take there, and for virtual boards what they take in truth.
+
+On this machine's CPU all schedules of a model, ours and the papers', are timed in interleaved rounds of one job, and
+what is measured there is what counts. On a virtual board noisy samples are all that planning and verifying see, and
+noise-free latencies, which neither is told, are what counts; batches are such that launches do not hide all work.
+Everything is asked of the agent's child, as a campaign asks. Left to others: plans, accuracy, and who wins.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.benchmarks.bench_prediction import results_of
+
+from tailfleet_coordinator.library.truth import true_ns
+from tailfleet_coordinator.plan import design
+from tailfleet_coordinator.plan.anchors import anchors
+from tailfleet_coordinator.plan.statistics import measured, summarise
+from tailfleet_schema.board import BoardKind
+from tailfleet_schema.campaign import Objective, SweepSettings
+from tailfleet_schema.curve import JUDGED_PARTS, Part, UnitResult
+from tailfleet_schema.job import Effort, Job, JobKind
+from tailfleet_schema.schedule import Schedule, dense
+from tailfleet_schema.workload import ModelSpec, Workload
+
+SWEEP_SECONDS = 45.0
+"""Budget of a sweep; of a verification it is this for so many schedules as a campaign measures, and more for more."""
+
+PASS_NS = 1e7
+"""What a pass takes here at most, roughly."""
+
+CPU_BUDGETS = (0.9, 0.82, 0.74, 0.67, 0.61)
+
+
+@dataclass(frozen=True)
+class Board:
+    """One board and how models run there."""
+
+    name: str
+    backend: str
+    batch: int = 1
+    profile: str | None = None
+    """Of a virtual board."""
+    budgets: tuple[float, ...] = ()
+    """As shares of dense, from where nobody loses anything down to where few schedules reach. What does not grow with
+    tokens is the larger part of a small model's single image on a CPU."""
+
+    @property
+    def words(self) -> str:
+        """Name and batch."""
+        return self.name if self.batch == 1 else f"{self.name} ×{self.batch}"
+
+    def workload(self, model: ModelSpec) -> Workload:
+        """``model`` as it runs here."""
+        return Workload(model, batch=self.batch, backend=self.backend)
+
+
+BOARDS = [
+    Board("cpu eager", "eager", budgets=CPU_BUDGETS),
+    Board("cpu onnxruntime", "onnxruntime", budgets=CPU_BUDGETS),
+    Board("jetson-nano", "virtual", 32, "jetson-nano", (0.6, 0.5, 0.42, 0.37, 0.33)),
+    Board("orin-nano", "virtual", 32, "orin-nano", (0.65, 0.55, 0.48, 0.43, 0.39)),
+    Board("agx-orin", "virtual", 64, "agx-orin", (0.65, 0.57, 0.5, 0.45, 0.41)),
+]
+"""Three virtual ones whose cliffs lie apart: 1, 8 and 16 SMs, without and with tensor cores."""
+
+
+def sweep(board: Board, model: ModelSpec, methods: Sequence[str], artifacts: str, quick: bool) -> list[UnitResult]:
+    """All results of a sweep as a campaign orders it. Raises ``Missing`` where this machine lacks the backend."""
+    geometry, settings = model.geometry, SweepSettings(budget_seconds=SWEEP_SECONDS)
+    timed = anchors(model.name, geometry, methods)
+    kind = BoardKind.PHYSICAL if board.profile is None else BoardKind.VIRTUAL
+    units = design.sweep_units(geometry, methods, settings.counts, kind, board.batch, board.backend)
+    units = [unit for unit in units if unit.part not in JUDGED_PARTS] + design.schedule_units(timed)
+    hurried = quick and board.profile is None
+    job = Job(
+        "papers-sweep", JobKind.SWEEP, board.workload(model), units, 1 if hurried else settings.rounds, settings.calls,
+        1, schedules=timed, effort=None if hurried else settings.effort(design.least_count(geometry)),
+    )  # fmt: skip
+    return results_of(job, artifacts, board.profile)
+
+
+def shares(
+    board: Board, model: ModelSpec, schedules: Sequence[Schedule], artifacts: str, quick: bool
+) -> dict[str, float]:
+    """What each of ``schedules`` was measured to take, by digest, as a share of dense in the same rounds: one
+    verification of all of them, on quiet."""
+    whole = dense(model.name, model.geometry)
+    distinct = list({schedule.digest: schedule for schedule in [whole, *schedules]}.values())
+    rounds, calls = design.verify_effort(Objective(latency_share=1.0), SweepSettings(), 0.0)
+    rounds = 1 if quick and board.profile is None else rounds
+    budget = max(SWEEP_SECONDS, 2 * rounds * calls * len(distinct) * PASS_NS * 1e-9)
+    job = Job(
+        "papers-verify", JobKind.VERIFY, board.workload(model), design.schedule_units(distinct), rounds, calls,
+        2, schedules=distinct, effort=None if quick else Effort(budget_seconds=budget),
+    )  # fmt: skip
+    points = summarise(results_of(job, artifacts, board.profile))
+    quiet = {
+        point.unit.label: point.ns
+        for digest in (s.digest for s in distinct)
+        for point in measured(points, Part.SCHEDULE, digest)
+    }
+    return {digest: ns / quiet[whole.digest] for digest, ns in quiet.items()}
+
+
+def true_shares(board: Board, model: ModelSpec, schedules: Sequence[Schedule]) -> dict[str, float]:
+    """The same of a virtual board, without noise."""
+    assert board.profile is not None
+    distinct = list({s.digest: s for s in [dense(model.name, model.geometry), *schedules]}.values())
+    ns = true_ns(board.profile, board.workload(model), design.schedule_units(distinct), distinct)
+    return {schedule.digest: one / ns[0] for schedule, one in zip(distinct, ns, strict=True)}

@@ -1,0 +1,115 @@
+"""What schedules make of images, for ``bench_papers``: the two models, their images, profiles, and judgements.
+
+A schedule is judged once a split, whatever boards and planners come to it: reduced models compute the same on all of
+them but for rounding. Plans and papers' knobs are chosen on calibration images and judged on evaluation images; no
+training saw either. Whole schedules are judged by a campaign on evaluation images alone, so the child is given the
+calibration images a second time, as a dataset of their own. Left to others: latencies, and who wins.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tests.benchmarks import mnist
+from tests.benchmarks.bench_prediction import results_of
+
+from tailfleet_coordinator import bundled
+from tailfleet_coordinator.bundled import labelled
+from tailfleet_coordinator.plan import design
+from tailfleet_schema.curve import Judgement, Part, UnitResult
+from tailfleet_schema.job import Job, JobKind
+from tailfleet_schema.schedule import Schedule, dense
+from tailfleet_schema.workload import DatasetSpec, ModelSpec, Workload
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Judgements of one model on one split, by digest of the schedule."""
+
+    model: ModelSpec
+    dataset: DatasetSpec
+    """Its evaluation images are the split."""
+    images: int | None
+    """None: all."""
+    artifacts: str
+    known: dict[str, Judgement] = field(default_factory=dict)
+
+    def of(self, schedules: Iterable[Schedule]) -> None:
+        """Judge those of ``schedules`` that are not yet, and the dense model."""
+        whole = dense(self.model.name, self.model.geometry)
+        new = {s.digest: s for s in [whole, *schedules] if s.digest not in self.known}
+        if new:
+            units = design.schedule_units(new.values(), Part.ACCURACY)
+            job = Job(
+                "papers-judge", JobKind.PROFILE, Workload(self.model), units, 1, 1, 1,
+                schedules=list(new.values()), dataset=self.dataset, images=self.images,
+            )  # fmt: skip
+            for result in results_of(job, self.artifacts):
+                assert result.judgement is not None
+                self.known[result.unit.label] = result.judgement
+
+    def __getitem__(self, schedule: Schedule) -> Judgement:
+        return self.known[schedule.digest]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model and its two splits."""
+
+    model: ModelSpec
+    dataset: DatasetSpec
+    calibration: Judged
+    evaluation: Judged
+    profile: list[UnitResult]
+    """LOSS and INPUT results, as a campaign has them."""
+
+
+def right(judgement: Judgement) -> NDArray[np.float64]:
+    """1 for each image that was named rightly, 0 for the others."""
+    return np.array([bit == "1" for bit in judgement.correct_bits], dtype=float)
+
+
+def subjects(
+    artifacts: str, methods: Iterable[str], quick: bool, evaluated: int, names: Sequence[str] = ()
+) -> Iterator[Subject]:
+    """The bundled digits' model and MNIST's, or those of ``names``, profiled for ``methods``; artifacts go to the
+    folder ``artifacts``. ``evaluated`` images are evaluated at most.
+    """
+    digits = next(model for model in bundled.models() if model.dataset is not None)
+    content, (dataset, images) = bundled.checkpoint_bytes(), bundled.datasets()[0]
+    sources = [(digits, content, dataset, images), (*mnist.trained(), *mnist.dataset())]
+    for model, content, dataset, images in sources[:1] if quick and not names else sources:
+        if names and model.name not in names:
+            continue
+        swapped, calibration = _calibrating(dataset, images)
+        for blob in (content, images, calibration):
+            Path(artifacts, hashlib.sha256(blob).hexdigest()).write_bytes(blob)
+        few = 50 if quick else None
+        yield Subject(
+            model,
+            dataset,
+            Judged(model, swapped, few, artifacts),
+            Judged(model, dataset, min(few or evaluated, dataset.evaluation_images), artifacts),
+            profile(model, dataset, methods, artifacts, few),
+        )
+
+
+def profile(
+    model: ModelSpec, dataset: DatasetSpec, methods: Iterable[str], artifacts: str, images: int | None
+) -> list[UnitResult]:
+    """The accuracy profile of ``methods``, and of shortened inputs."""
+    units = [unit for method in methods for unit in design.profile_units(model.geometry, method)]
+    units += design.input_units(model.geometry)
+    job = Job("papers-profile", JobKind.PROFILE, Workload(model), units, 1, 1, 1, dataset=dataset, images=images)
+    return results_of(job, artifacts)
+
+
+def _calibrating(dataset: DatasetSpec, content: bytes) -> tuple[DatasetSpec, bytes]:
+    """The same images with the calibration images as those to evaluate."""
+    arrays = np.load(io.BytesIO(content))
+    parts = labelled.Split(arrays["train"], arrays["evaluation"], arrays["calibration"])
+    return labelled.dataset(dataset.name, arrays["images"], arrays["labels"], parts, dataset.source)

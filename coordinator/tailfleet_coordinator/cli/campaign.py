@@ -1,5 +1,6 @@
 """``tailfleet campaign``: fleet-wide schedule generation, its progress, its report."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -147,9 +148,9 @@ def report(
     if as_json:
         json_text(here.report(campaign))
     elif as_csv:
-        say(report_table.as_csv(here.report(campaign).rows).rstrip("\n"))
+        sys.stdout.write(report_table.as_csv(here.report(campaign).rows))
     elif as_markdown:
-        say(report_table.as_markdown(here.report(campaign).rows).rstrip("\n"))
+        sys.stdout.write(report_table.as_markdown(here.report(campaign).rows))
     else:
         print_report(here, campaign, out)
 

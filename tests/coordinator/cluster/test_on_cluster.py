@@ -246,7 +246,7 @@ def test_a_machine_with_the_resource_is_a_board(lab, live, enrolling, settings, 
         assert enrolling.promised == [board.name]
         sizes = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 4, "num_heads": 2, "mlp_ratio": 2.0}
         lab.store.put_model(replace(lab.model, arguments={**sizes, "num_classes": 10}))
-        lab.campaign("c1", board.name, sweep=SweepSettings(counts="5,17", rounds=2, calls=2))
+        lab.campaign("c1", board.name, sweep=SweepSettings(counts="5,17", rounds=2, calls=2, budget_seconds=5.0))
         pid = ray.get(enrolling.keeper().pid.remote())
         assert not [name for name in environment_of(pid) if name.startswith((b"RAY_", b"OMP_", b"CUDA_VISIBLE"))]
         assert os.getpriority(os.PRIO_PROCESS, pid) == 0

@@ -13,7 +13,7 @@ from tailfleet_schema.campaign import CampaignRequest, CampaignState, SweepSetti
 
 pytestmark = pytest.mark.slow
 
-SWEEP = SweepSettings(counts="20,60,100,140,197", rounds=2, calls=2)
+SWEEP = SweepSettings(counts="20,60,100,140,197", rounds=2, calls=2, budget_seconds=20.0)
 
 
 @pytest.fixture(scope="module")

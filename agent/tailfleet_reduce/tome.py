@@ -85,10 +85,12 @@ class _Into:
     """To which of ``count`` (b) rows each of r rows is added: ``target`` (B, r)."""
 
     def __init__(self, target: torch.Tensor, count: int, dtype: torch.dtype) -> None:
-        self._count = count
-        self._target = target
+        self._rows: Optional[torch.Tensor] = None
         self._matrix: Optional[torch.Tensor] = None
-        if not eagerly_on_cpu(target):
+        if eagerly_on_cpu(target):
+            first = torch.arange(len(target), device=target.device)[:, None] * count
+            self._rows = (target + first).flatten()  # (B · r) among the B · b
+        else:
             # A product with zeros and ones: sums by index do not survive export, and are in no fixed order on a GPU.
             rows = torch.arange(count, device=target.device)[:, None]
             self._matrix = (rows == target[:, None]).to(dtype)  # (B, b, r)
@@ -97,6 +99,5 @@ class _Into:
         """``source`` (B, r, C) added to ``rows`` (B, b, C)."""
         if self._matrix is not None:
             return torch.baddbmm(rows, self._matrix.to(rows.dtype), source)
-        first = torch.arange(len(rows), device=rows.device)[:, None] * self._count
-        added = rows.flatten(0, 1).index_add(0, (self._target + first).flatten(), source.flatten(0, 1))
-        return added.reshape(rows.shape)
+        assert self._rows is not None
+        return rows.flatten(0, 1).index_add(0, self._rows, source.flatten(0, 1)).reshape(rows.shape)

@@ -147,19 +147,6 @@ def _merge(arrived: _Arrivals, to: int, ns_to: _Floats, loss_to: _Floats, within
     return _Partial(ns[best], loss[best], state[best], arrived.row[inside[best]])
 
 
-def _stayed(arrived: _Arrivals, to: int, ns: float, loss: float, within_ns: float) -> _Partial:
-    """The front at a state that nobody comes to from another one."""
-    last = arrived.ends[to]
-    first = arrived.ends[to - 1] if to else 0
-    if first == last or not np.isfinite(ns + loss):
-        return _empty()
-    at = arrived.ns[first:last] + ns
-    # By rising latency: the slow ones are behind.
-    count = int(at.searchsorted(within_ns * (1 + 1e-12), side="right"))
-    last = first + count
-    return _Partial(at[:count], arrived.loss[first:last] + loss, arrived.state[first:last], arrived.row[first:last])
-
-
 def _least_rest(block_ns: _Floats, allowed: NDArray[np.bool_]) -> _Floats:
     """Least latency of all blocks from b on, for each state that enters b: (D + 1, K)."""
     depth, size, _ = allowed.shape

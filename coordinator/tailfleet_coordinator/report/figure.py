@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tailfleet_coordinator.report.curve_tables import CurveTables
-from tailfleet_coordinator.report.marks import BLUE, GREY, ORANGE, VERMILION, of_method
+from tailfleet_coordinator.report.marks import BLUE, GREY, ORANGE, VERMILION, draw_measured
 from tailfleet_coordinator.report.table import method, statistic
 from tailfleet_schema.campaign import ReportRow, Statistic
 from tailfleet_schema.curve import Part
@@ -148,42 +148,11 @@ def _draw_plans(axes: Axes, rows: Sequence[ReportRow]) -> None:
         if (method(row), row.schedule_digest) in drawn:
             continue
         drawn.add((method(row), row.schedule_digest))
-        _draw_plan(axes, row)
-
-
-def _draw_plan(axes: Axes, row: ReportRow) -> None:
-    assert row.keep is not None
-    assert row.measured_ns is not None
-    at = sum(row.keep) / len(row.keep)
-    marker, colour = of_method(row.reduces_by or row.method)
-    low = row.measured_low_ns if row.measured_low_ns is not None else row.measured_ns
-    high = row.measured_high_ns if row.measured_high_ns is not None else row.measured_ns
-    filled = row.planner == "optimal"
-    axes.errorbar(
-        [at],
-        [row.measured_ns / 1e6],
-        yerr=[[(row.measured_ns - low) / 1e6], [(high - row.measured_ns) / 1e6]],
-        fmt=marker,
-        markersize=8,
-        color=colour,
-        markerfacecolor=colour if filled else "white",
-        markeredgecolor="black" if filled else colour,
-        capsize=3,
-        zorder=4,
-        label=method(row),
-    )
-    if row.recommended:
-        axes.plot(
-            [at],
-            [row.measured_ns / 1e6],
-            "o",
-            markersize=19,
-            markerfacecolor="none",
-            color=VERMILION,
-            markeredgewidth=2.2,
-            zorder=5,
-            label=f"recommended operating point, on {row.on.value}",
-        )
+        assert row.keep is not None
+        assert row.measured_ns is not None
+        mean = sum(row.keep) / len(row.keep)
+        ring = f"recommended operating point, on {row.on.value}"
+        draw_measured(axes, row, mean, row.measured_ns, across=False, label="", ring=ring)
 
 
 def _label(axes: Axes, curve: CurveTables, on: Statistic) -> None:

@@ -13,8 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tailfleet_coordinator.report.marks import VERMILION, of_method
-from tailfleet_coordinator.report.table import method
+from tailfleet_coordinator.report.marks import draw_measured, of_method
 from tailfleet_schema.campaign import Front, ReportRow
 
 
@@ -42,7 +41,7 @@ def compose(fronts: Sequence[Front], rows: Sequence[ReportRow]) -> Figure:
     for row in sorted(rows, key=lambda row: row.recommended):
         loss = _loss(row, fronts)
         if row.measured_ns is not None and loss is not None:
-            _draw_row(axes, row, row.measured_ns, loss)
+            draw_measured(axes, row, loss, row.measured_ns, across=True, label=": verified", ring="recommended")
     virtual = " (virtual: modelled latency)" if first.board_kind == "virtual" else ""
     axes.set_title(f"{first.model} on {first.board}{virtual}: what is gained, what is lost", loc="left")
     axes.set_xlabel(f"{'modelled latency' if virtual else 'latency'} of one call on {first.on.value}, ms")
@@ -84,35 +83,3 @@ def _loss(row: ReportRow, fronts: Sequence[Front]) -> float | None:
     if fronts[0].has_images:
         return None
     return next((point.loss for front in fronts for point in front.points if point.keep == row.keep), None)
-
-
-def _draw_row(axes: Axes, row: ReportRow, ns: float, loss: float) -> None:
-    marker, colour = of_method(row.reduces_by or row.method)
-    low = ns if row.measured_low_ns is None else row.measured_low_ns
-    high = ns if row.measured_high_ns is None else row.measured_high_ns
-    filled = row.planner == "optimal"
-    axes.errorbar(
-        [ns / 1e6],
-        [loss],
-        xerr=[[(ns - low) / 1e6], [(high - ns) / 1e6]],
-        fmt=marker,
-        markersize=8,
-        color=colour,
-        markerfacecolor=colour if filled else "white",
-        markeredgecolor="black" if filled else colour,
-        capsize=3,
-        zorder=5,
-        label=f"{method(row)}: verified",
-    )
-    if row.recommended:
-        axes.plot(
-            [ns / 1e6],
-            [loss],
-            "o",
-            markersize=19,
-            markerfacecolor="none",
-            color=VERMILION,
-            markeredgewidth=2.2,
-            zorder=6,
-            label="recommended",
-        )

@@ -4,10 +4,10 @@ Ten ViTs of 50 to 257 tokens. Of each, eight random boards (``random_fleet``) ar
 all, and their curves filed as it files them: judged and read once. The other boards of the fleet are these with a speed
 of their own and every single part and count moved by its own 2 %, so that no two plans share a figure. All that is
 before the clock starts; what filing one takes is told. Samples are not stored: plans on quiet do not look at them.
-Timed is what a campaign then does: curves and profiles from the SQLite store, plans with the whole front as Ray tasks
-(``cluster.tasks``), ``BATCH`` boards of one model each, ``AHEAD`` of them under way, every plan and schedule into the
-store. Ray is up before. Fewer cores are a process affinity that Ray's workers inherit. The swept boards are planned for
-again from their samples, and must come to the same plans.
+Timed is what a campaign then does, by the code of its driver (``cluster.planning``): curves, profiles and whether
+anything was verified from the SQLite store, plans with the whole front and what is to be measured of it as Ray tasks,
+every plan and schedule into the store. Ray is up before. Fewer cores are a process affinity that Ray's workers inherit.
+The swept boards are planned for again from their samples, and must come to the same plans.
 """
 
 import os
@@ -28,9 +28,9 @@ from tests.benchmarks.random_fleet import METHODS, judged, random_case, swept, v
 
 from tailfleet_coordinator.cluster import own_ray, ray_runtime
 from tailfleet_coordinator.cluster.artifact_api import ArtifactApi
+from tailfleet_coordinator.cluster.planning import Planning, Wanted
 from tailfleet_coordinator.cluster.tasks import RayTasks
 from tailfleet_coordinator.db import migrate
-from tailfleet_coordinator.db.rows import NewPlan
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.db.tables import BoardTable, CurveTable, JobTable, PlanTable, ReadingTable
 from tailfleet_coordinator.plan.inference import CurvePoint
@@ -60,8 +60,6 @@ MODELS = {
 """Blocks, width, heads, and patches along a side."""
 
 BASES = 8
-BATCH = 50
-AHEAD = 6
 CHECKED = 20
 
 GOAL_SECONDS = 60.0
@@ -69,6 +67,8 @@ OF_PLANS = 10_000
 
 OBJECTIVE = Objective(max_accuracy_drop=2.0)
 CAMPAIGN = "c1"
+VERIFY = 3
+"""Points of each front that are chosen to be measured: a campaign's default."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,9 @@ def _fill(store: Store, fleet: Fleet) -> None:
                 for number in range(fleet.boards)
             ],
         )  # fmt: skip
-    request = CampaignRequest(list(MODELS), [f"board-{n}" for n in range(fleet.boards)], objective=OBJECTIVE)
+    request = CampaignRequest(
+        list(MODELS), [f"board-{n}" for n in range(fleet.boards)], objective=OBJECTIVE, verify=VERIFY
+    )
     store.create_campaign(CAMPAIGN, request, list(range(1, fleet.boards + 1)))
     curve = 0
     for number in range(fleet.boards):
@@ -231,18 +233,14 @@ def timed(fleet: Fleet, state: Path, cores: Sequence[int]) -> tuple[float, float
     with _only(cores), ray_runtime.connected(Settings(state_dir=state, ray_cpus=len(cores))):
         store, tasks = Store(fleet.url), RayTasks(ArtifactApi("http://127.0.0.1:9", "none"))
         try:
+            # Workers are up before the clock starts: a campaign has them.
+            for one in _wanted(store, fleet, ["vit-b-112"])[: 2 * len(cores)]:
+                _plan(store, tasks, [one])
             with store.writing() as connection:
                 connection.execute(PlanTable.__table__.delete())
-            # Workers are up before the clock starts: a campaign has them.
-            list(_planned(store, tasks, fleet, [[(number, "vit-b-112")] for number in range(2 * len(cores))]))
-            batches = [
-                [(number, name) for number in range(first, min(first + BATCH, fleet.boards))]
-                for name in MODELS
-                for first in range(0, fleet.boards, BATCH)
-            ]
+            wanted = _wanted(store, fleet, list(MODELS))
             began, before = time.perf_counter(), _core_seconds()
-            for new in _planned(store, tasks, fleet, batches):
-                store.add_plans(new)
+            _plan(store, tasks, wanted)
             seconds, used = time.perf_counter() - began, _core_seconds() - before
             with store.reading() as connection:
                 stored = connection.execute(select(func.count()).select_from(PlanTable)).scalar_one()
@@ -254,42 +252,31 @@ def timed(fleet: Fleet, state: Path, cores: Sequence[int]) -> tuple[float, float
     return seconds, used
 
 
-def _planned(
-    store: Store, tasks: RayTasks, fleet: Fleet, batches: Sequence[list[tuple[int, str]]]
-) -> Iterator[list[NewPlan]]:
-    """Plans of each batch, as they come."""
-    waiting, running = list(reversed(list(enumerate(batches)))), {}
-    profiles: dict[str, list[UnitResult]] = {}
-    while waiting or running:
-        while waiting and len(running) < AHEAD:
-            place, batch = waiting.pop()
-            running[str(place)] = batch
-            tasks.plan(str(place), _inputs(store, fleet, batch, profiles))
-        for news in tasks.news():
-            if news.failure is not None:
-                raise RuntimeError(news.failure.sentence)
-            batch = running.pop(news.name)
-            yield [
-                NewPlan(CAMPAIGN, number + 1, name, "optimal", _base(fleet, number, name).method, codec.dumps(plan),
-                        plan.schedule)
-                for (number, name), plan in zip(batch, news.plans)
-            ]  # fmt: skip
-        time.sleep(0.002)
+def _plan(store: Store, tasks: RayTasks, wanted: Sequence[Wanted]) -> None:
+    """Plan for all of ``wanted`` as the driver of a campaign does, which looks whenever something is new."""
+    planning = Planning(store, tasks, store.get_campaign(CAMPAIGN), OBJECTIVE, 1)
+    left, begun = {one.step_id: one for one in wanted}, {}
+    while left:
+        begun.update({name: batch for name, batch in planning.batches([*left.values()]) if planning.begin(name, batch)})
+        while not (ended := tasks.news()):
+            time.sleep(0.002)
+        for news in ended:
+            planning.take(news)
+            for one in begun.pop(news.name):
+                del left[one.step_id]
+        for failure in planning.failures.values():
+            raise RuntimeError(failure.sentence)
 
 
-def _inputs(
-    store: Store, fleet: Fleet, batch: list[tuple[int, str]], profiles: dict[str, list[UnitResult]]
-) -> list[PlanInput]:
-    curves = {place: place[0] * len(MODELS) + list(MODELS).index(place[1]) + 1 for place in batch}
-    readings = store.list_readings(list(curves.values()), VERSION)
-    inputs = []
-    for number, name in batch:
-        base = _base(fleet, number, name)
-        if name not in profiles:
-            profiles[name] = store.list_profile(base.model.digest, _sha256(name))
-        reading = readings[curves[number, name]]
-        inputs.append(PlanInput(base.model, base.method, "optimal", OBJECTIVE, [], profiles[name], 1, reading))
-    return inputs
+def _wanted(store: Store, fleet: Fleet, names: Sequence[str]) -> list[Wanted]:
+    """All boards × the models ``names``, as steps of the campaign."""
+    boards, places = {board.name: board for board in store.list_boards(0.0)}, list(MODELS)
+    return [
+        Wanted(curve, boards[f"board-{number}"], base.model, curve, [("optimal", base.method)])
+        for name in names
+        for number in range(fleet.boards)
+        for base, curve in [(_base(fleet, number, name), number * len(MODELS) + places.index(name) + 1)]
+    ]
 
 
 def _base(fleet: Fleet, number: int, name: str) -> Base:
@@ -300,7 +287,9 @@ def as_stored(fleet: Fleet, number: int, place: int) -> bool:
     """Whether the plan that lies in the store for a swept board is the one that is made of the samples."""
     name = list(MODELS)[place % len(MODELS)]
     base = _base(fleet, number, name)
-    plan = make_plan(PlanInput(base.model, base.method, "optimal", OBJECTIVE, base.results, fleet.profiles[name]))
+    plan = make_plan(
+        PlanInput(base.model, base.method, "optimal", OBJECTIVE, base.results, fleet.profiles[name], verify=VERIFY)
+    )
     store = Store(fleet.url)
     try:
         with store.reading() as connection:

@@ -5,29 +5,28 @@ All it keeps in memory is which tasks it has running; whoever takes over finds t
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from tailfleet_coordinator.campaigns import (
     profiled_units,
-    stored_profile,
-    stored_verifications,
     wanted_profile,
     workload_of,
 )
 from tailfleet_coordinator.cluster import orders
+from tailfleet_coordinator.cluster.planning import Planning, Wanted
 from tailfleet_coordinator.cluster.steps import AT_THE_BOARD, Action, StepFacts, decide
 from tailfleet_coordinator.cluster.tasks import News, Tasks
 from tailfleet_coordinator.curves import file_curve
-from tailfleet_coordinator.db.rows import Board, Campaign, Curve, JobStatus, NewPlan, Step, StoredPlan
+from tailfleet_coordinator.db.rows import Board, Campaign, Curve, JobStatus, Step, StoredPlan
 from tailfleet_coordinator.db.store import Store
-from tailfleet_coordinator.plan.decision import Plan, PlanInput
-from tailfleet_coordinator.plan.reading import VERSION
+from tailfleet_coordinator.plan.decision import Plan
 from tailfleet_coordinator.refusals import Deposed, JobEnded
 from tailfleet_coordinator.shipping import ship_recommended
 from tailfleet_schema import codec
-from tailfleet_schema.campaign import AUTO, CampaignRequest, CampaignState, Statistic
-from tailfleet_schema.curve import Part, Unit, UnitResult
+from tailfleet_schema.campaign import CampaignRequest, CampaignState
+from tailfleet_schema.curve import Unit
 from tailfleet_schema.errors import Blame, TailfleetError
 from tailfleet_schema.job import Failure, Job, JobKind, JobState
 from tailfleet_schema.schedule import dense
@@ -80,9 +79,12 @@ class Driver:
         self._machine_id = machine_id
         self._claimable_seconds = claimable_seconds
         self._running: dict[str, Callable[[News], None]] = {}
-        self._crashes: dict[str, int] = {}
+        self._crashes: Counter[str] = Counter()
         self._failures: dict[str, Failure] = {}
-        """By task name: why it is of no use to try again."""
+        """By name of a profile's task: why it is of no use to try again."""
+        self._planning: Planning | None = None
+        self._wanted: list[tuple[Wanted, Step]] = []
+        """Found by this look."""
 
     def advance(self) -> bool:
         """Do all that can be done now; whether the campaign still runs."""
@@ -94,9 +96,11 @@ class Driver:
         for job_id in self._store.list_unfiled_sweeps():
             file_curve(self._store, job_id)
         situation = self._look(campaign)
+        self._wanted = []
         for step in self._store.list_steps(campaign.id):
             if step.phase not in ENDED:
                 self._advance_step(situation, step)
+        self._begin_plans(campaign)
         for model, missing in situation.unprofiled.items():
             # One task for each method: they share nothing but the dense pass, and each has a core.
             for label in sorted({unit.label for unit in missing}):
@@ -161,7 +165,7 @@ class Driver:
         elif action is Action.PROFILE:
             self._await_profile(step)
         elif action is Action.PLAN:
-            self._plan(situation, step, model, unplanned)
+            self._want_plans(situation.campaign, step, board, model, unplanned)
         elif action is Action.VERIFY:
             self._order_verification(situation, step, board, model, plans)
         elif action is Action.AWAIT_VERIFY:
@@ -238,65 +242,46 @@ class Driver:
 
         def take(news: News) -> None:
             self._store.add_profile(digest, sha256, news.results)
+            if news.failure is not None:
+                self._crashes[name] += 1
+                if not news.crashed or self._crashes[name] >= TRIES:
+                    self._failures[name] = news.failure
 
         self._running[name] = take
         self._tasks.profile(name, job)
 
-    def _plan(self, situation: Situation, step: Step, model: ModelSpec, unplanned: list[tuple[str, str]]) -> None:
-        name = f"plan:{step.id}"
-        if name in self._failures:
-            self._fail(step, self._failures[name])
+    def _want_plans(
+        self, campaign: Campaign, step: Step, board: Board, model: ModelSpec, pairs: list[tuple[str, str]]
+    ) -> None:
+        """Plans begin when all steps have been looked at: many boards share a task."""
+        failure = self._planning_of(campaign).failures.get(step.id)
+        if failure is not None:
+            self._fail(step, failure)
             return
-        objective = situation.request.objective
-        assert objective is not None
         assert step.curve_id is not None
-        if name in self._running:
+        self._wanted.append((Wanted(step.id, board, model, step.curve_id, pairs), step))
+
+    def _begin_plans(self, campaign: Campaign) -> None:
+        """Start what may be started of the plans that this look found wanted."""
+        if not self._wanted:
             return
-        if not self._may_start(name):
-            self._note(step, "plan", "waits while this machine is measured")
-            return
-        reading, sweep = self._read_curve(step.curve_id, objective.on)
-        profile = stored_profile(self._store, model)
-        request = situation.request
-        verified = stored_verifications(self._store, request, self._store.get_board(step.board_id), model)
-        inputs = [
-            PlanInput(
-                model,
-                method,
-                planner,
-                objective,
-                sweep,
-                _of_methods(profile, request.competing(method)),
-                request.batch,
-                reading,
-                request.competing(method) if method == AUTO else [],
-                verified,
-                request.verify,
-            )
-            for planner, method in unplanned
-        ]
+        planning, note = self._planning_of(campaign), ""
+        for name, batch in planning.batches([one for one, _ in self._wanted]):
+            if not self._may_start(name):
+                note = "waits while this machine is measured"
+                break
+            if planning.begin(name, batch):
+                self._running[name] = planning.take
+            else:
+                self._store.leave_machine(self._holder(name))
+        for one, step in self._wanted:
+            self._note(step, "plan", "" if one.step_id in planning.under_way else note)
 
-        def take(news: News) -> None:
-            board = step.campaign_id, step.board_id, step.model
-            for contender in [one for plan in news.plans for one in plan.contenders]:
-                self._store.add_schedule(contender.schedule)
-            self._store.add_plans(
-                [
-                    NewPlan(*board, planner, method, codec.dumps(plan), plan.schedule)
-                    for (planner, method), plan in zip(unplanned, news.plans, strict=False)
-                ]
-            )
-
-        self._running[name] = take
-        self._tasks.plan(name, inputs)
-        self._note(step, "plan", "")
-
-    def _read_curve(self, curve_id: int, on: Statistic) -> tuple[str | None, list[UnitResult]]:
-        """What was stored of it for plans, and the samples where that is not enough."""
-        reading = self._store.list_readings([curve_id], VERSION).get(curve_id)
-        if reading is not None and on is Statistic.QUIET:
-            return reading, []
-        return reading, self._store.list_results(self._store.get_curve(curve_id).job_id)
+    def _planning_of(self, campaign: Campaign) -> Planning:
+        if self._planning is None:
+            assert campaign.request.objective is not None
+            self._planning = Planning(self._store, self._tasks, campaign, campaign.request.objective, TRIES)
+        return self._planning
 
     def _may_start(self, name: str) -> bool:
         """Whether the task is not under way and the machine may be used; then it is taken for the task."""
@@ -311,12 +296,8 @@ class Driver:
                 continue
             del self._running[news.name]
             self._store.leave_machine(self._holder(news.name))
-            if news.failure is None:
-                continue
-            self._crashes[news.name] = self._crashes.get(news.name, 0) + 1
-            log.warning("campaign %s, task %s: %s", self._campaign_id, news.name, news.failure.sentence)
-            if not news.crashed or self._crashes[news.name] >= TRIES:
-                self._failures[news.name] = news.failure
+            if news.failure is not None:
+                log.warning("campaign %s, task %s: %s", self._campaign_id, news.name, news.failure.sentence)
         for name in self._running:
             self._store.keep_machine(self._machine_id, self._holder(name), TASK_SECONDS)
 
@@ -374,10 +355,6 @@ def profile_task(model: str, label: str) -> str:
 def _unplanned(request: CampaignRequest, plans: list[StoredPlan]) -> list[tuple[str, str]]:
     known = {(plan.planner, plan.method) for plan in plans}
     return [pair for pair in request.plans() if pair not in known]
-
-
-def _of_methods(profile: list[UnitResult], methods: list[str]) -> list[UnitResult]:
-    return [result for result in profile if result.unit.part is Part.INPUT or result.unit.label in methods]
 
 
 def _absence(board: Board) -> str:

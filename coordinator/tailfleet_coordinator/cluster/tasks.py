@@ -52,7 +52,8 @@ class News:
 
     name: str
     results: list[UnitResult] = field(default_factory=list)
-    plans: list[Plan] = field(default_factory=list)
+    plans: list[Plan | Failure] = field(default_factory=list)
+    """One for each input."""
     ended: bool = False
     failure: Failure | None = None
     crashed: bool = False
@@ -66,7 +67,7 @@ class Tasks(Protocol):
         """Judge the units of ``job``."""
 
     def plan(self, name: str, inputs: list[PlanInput]) -> None:
-        """Make one plan for each input."""
+        """Make one plan for each input, or say why there is none."""
 
     def news(self) -> list[News]:
         """What happened since the last call; does not wait."""
@@ -154,12 +155,15 @@ def _events(process: "subprocess.Popen[bytes]", order: WorkerOrder, log: Path) -
     yield Failure(f"the worker ended with status {process.wait()} before it was done", Blame.BUG, tail)
 
 
-def run_plans(inputs: list[PlanInput]) -> list[Plan] | Failure:
-    """One plan for each input, or why there is none."""
+def run_plans(inputs: list[PlanInput]) -> list[Plan | Failure]:
+    """For each input a plan, or why there is none."""
     try:
-        return make_plans(inputs)
+        return [*make_plans(inputs)]
     except TailfleetError as error:
-        return Failure(error.sentence, error.blame)
+        if len(inputs) == 1:
+            return [Failure(error.sentence, error.blame)]
+    # One of many is at fault, and only that one is to fail.
+    return [plan for one in inputs for plan in run_plans([one])]
 
 
 class RayTasks:
@@ -183,7 +187,7 @@ class RayTasks:
         self._profiles[name] = self._run_profile.remote(job, self._api)
 
     def plan(self, name: str, inputs: list[PlanInput]) -> None:
-        """Make one plan for each input."""
+        """Make one plan for each input, or say why there is none."""
         self._plans[name] = self._run_plans.remote(inputs)
 
     def news(self) -> list[News]:
@@ -228,8 +232,6 @@ class RayTasks:
             found = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             return News(name, ended=True, failure=_of_ray(error), crashed=True)
-        if isinstance(found, Failure):
-            return News(name, ended=True, failure=found)
         return News(name, plans=found, ended=True)
 
 

@@ -216,6 +216,18 @@ class CurveQueries(Database):
         with self.reading() as connection:
             return list(connection.execute(query).scalars())
 
+    def find_verified_boards(self, board_ids: Sequence[int], model: str) -> list[int]:
+        """Which of these boards have finished a verification of the model, in whatever state they were."""
+        found: list[int] = []
+        query = select(JobTable.board_id).where(
+            JobTable.model == model, JobTable.kind == JobKind.VERIFY.value, JobTable.state == JobState.DONE.value
+        )
+        with self.reading() as connection:
+            for start in range(0, len(board_ids), CURVES_PER_QUERY):
+                chosen = JobTable.board_id.in_(board_ids[start : start + CURVES_PER_QUERY])
+                found += connection.execute(query.where(chosen).distinct()).scalars()
+        return found
+
 
 def _disturbed_rounds() -> ScalarSelect[int]:
     """In a query of curves: how many rounds of the curve were judged disturbed."""

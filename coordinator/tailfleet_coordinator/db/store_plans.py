@@ -1,7 +1,7 @@
 """Queries on what plans are made of and what comes of them: accuracy profiles, plans, schedules; and on the use of
 the machine by the coordinator's own tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -83,9 +83,9 @@ class PlanQueries(Database):
         """Store one planner's decision, as :meth:`add_plans` does."""
         self.add_plans([NewPlan(campaign_id, board_id, model, planner, method, plan_json, schedule)])
 
-    def add_plans(self, plans: Sequence[NewPlan]) -> None:
-        """Store planners' decisions, and their schedules under their digests, all or none. Storing one twice does
-        nothing."""
+    def add_plans(self, plans: Sequence[NewPlan], further: Iterable[Schedule] = ()) -> None:
+        """Store planners' decisions, and their schedules and ``further`` ones under their digests, all or none. Storing
+        one twice does nothing."""
         dialect: Any = sqlite if self.is_sqlite else postgresql
         digests = [None if plan.schedule is None else plan.schedule.digest for plan in plans]
         rows = [
@@ -100,9 +100,8 @@ class PlanQueries(Database):
             }
             for plan, digest in zip(plans, digests, strict=True)
         ]
-        schedules = {
-            d: plan.schedule for plan, d in zip(plans, digests, strict=True) if d and plan.schedule is not None
-        }
+        schedules = {schedule.digest: schedule for schedule in further}
+        schedules.update({d: p.schedule for p, d in zip(plans, digests, strict=True) if d and p.schedule is not None})
         if not rows:
             return
         with self.writing() as connection:

@@ -88,12 +88,7 @@ class InlineTasks:
 
     def _run(self, name, work):
         if isinstance(work, list):
-            plans = run_plans(work)
-            return (
-                News(name, ended=True, failure=plans)
-                if isinstance(plans, Failure)
-                else News(name, plans=plans, ended=True)
-            )
+            return News(name, plans=run_plans(work), ended=True)
         if self.crashes:
             self.crashes -= 1
             half = [answer(work, unit, 0) for unit in work.units[: len(work.units) // 2]]
@@ -130,9 +125,9 @@ class Campaigning:
     def play(self, board_id, **options):
         return play(self.lab, board_id, **options)
 
-    def run(self, *board_ids, campaign_id="c1", looks=40):
+    def run(self, *board_ids, campaign_id="c1", looks=40, driver=None):
         """Drive the campaign with boards at work until it ends."""
-        driver = self.driver(campaign_id)
+        driver = driver or self.driver(campaign_id)
         for _ in range(looks):
             if not driver.advance():
                 return

@@ -119,7 +119,7 @@ def test_a_plan_that_cannot_be_made_is_a_failure_in_words(campaigning):
     from tailfleet_schema.campaign import Objective
 
     model = campaigning.lab.model
-    found = tasks.run_plans([PlanInput(model, "topk", "optimal", Objective(latency_share=0.5), [], [])])
+    (found,) = tasks.run_plans([PlanInput(model, "topk", "optimal", Objective(latency_share=0.5), [], [])])
     assert isinstance(found, Failure)
     assert found.blame is Blame.AUTHOR
 

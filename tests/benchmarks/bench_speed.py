@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import func, insert, select
 from tests.benchmarks.figure import Figure
-from tests.benchmarks.random_fleet import METHODS, judged, random_case, swept, vit
+from tests.benchmarks.random_fleet import IMAGES, METHODS, judged, random_case, swept, vit
 
+from tailfleet_agent.probes import read_facts
 from tailfleet_coordinator.cluster import own_ray, ray_runtime
 from tailfleet_coordinator.cluster.artifact_api import ArtifactApi
 from tailfleet_coordinator.cluster.planning import Planning, Wanted
@@ -39,9 +40,10 @@ from tailfleet_coordinator.plan.reading import VERSION, Reading
 from tailfleet_coordinator.plan.statistics import PointSummary
 from tailfleet_coordinator.settings import Settings
 from tailfleet_schema import codec
+from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignRequest, Objective
 from tailfleet_schema.curve import UnitResult
-from tailfleet_schema.workload import ModelSpec
+from tailfleet_schema.workload import DatasetSpec, ModelSpec
 
 BOARDS = 1000
 
@@ -176,17 +178,20 @@ def made(folder: Path, boards: int) -> Fleet:
 
 
 def _fill(store: Store, fleet: Fleet) -> None:
+    images = DatasetSpec("made-up", _sha256("images"), 1000, IMAGES, IMAGES, "of random_fleet")
+    store.put_dataset(images)
     for name, results in fleet.profiles.items():
         model = fleet.bases[name][0].model
         store.put_model(model)
-        store.add_profile(model.digest, _sha256(name), results)
+        store.add_profile(model.digest, images.sha256, results)
+    facts = read_facts(BoardKind.VIRTUAL, "jetson-tx2", {})
     with store.writing() as connection:
         connection.execute(
             insert(BoardTable),
             [
                 {
                     "id": number + 1, "name": f"board-{number}", "kind": "virtual", "virtual_profile": "jetson-tx2",
-                    "facts_json": "{}", "machine_id": f"m{number}", "fingerprint": _sha256("f"),
+                    "facts_json": codec.dumps(facts), "machine_id": f"m{number}", "fingerprint": _sha256("f"),
                     "token_hash": _sha256(f"board {number}"), "enrolled_at": _NOON,
                 }
                 for number in range(fleet.boards)

@@ -19,7 +19,7 @@ from tailfleet_coordinator.cluster.planning import Planning, Wanted
 from tailfleet_coordinator.cluster.steps import AT_THE_BOARD, Action, StepFacts, decide
 from tailfleet_coordinator.cluster.tasks import News, Tasks
 from tailfleet_coordinator.curves import file_curve
-from tailfleet_coordinator.db.rows import Board, Campaign, Curve, JobStatus, Step, StoredPlan
+from tailfleet_coordinator.db.rows import Board, Campaign, Curve, JobStatus, Step
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan.decision import Plan
 from tailfleet_coordinator.refusals import Deposed, JobEnded
@@ -42,6 +42,9 @@ TASK_SECONDS = 60.0
 TRIES = 3
 """So often a task whose process died is started."""
 
+ONLINE_SECONDS = 60.0
+"""A board that was heard of later is waited for as one that is away."""
+
 PROFILE_SEED = 0
 """One for all campaigns: which patches a random input keeps must not depend on who asked."""
 
@@ -51,8 +54,11 @@ class Situation:
     """What the steps of a campaign have in common at one look."""
 
     campaign: Campaign
+    boards: dict[int, Board]
+    models: dict[str, ModelSpec]
     jobs: dict[tuple[int, str, JobKind], JobStatus]
-    plans: list[StoredPlan]
+    planned: dict[tuple[int, str], set[tuple[str, str]]]
+    """By board and model, (planner, method) of the plans that stand."""
     unprofiled: dict[str, list[Unit]]
     """For each model the units of its profile that are not known yet."""
 
@@ -83,6 +89,7 @@ class Driver:
         self._failures: dict[str, Failure] = {}
         """By name of a profile's task: why it is of no use to try again."""
         self._planning: Planning | None = None
+        self._reuse_notes: dict[int, str] = {}
         self._wanted: list[tuple[Wanted, Step]] = []
         """Found by this look."""
 
@@ -98,7 +105,7 @@ class Driver:
         situation = self._look(campaign)
         self._wanted = []
         for step in self._store.list_steps(campaign.id):
-            if step.phase not in ENDED:
+            if step.phase not in ENDED and not self._is_planned_for(step):
                 self._advance_step(situation, step)
         self._begin_plans(campaign)
         for model, missing in situation.unprofiled.items():
@@ -116,12 +123,13 @@ class Driver:
 
     def _look(self, campaign: Campaign) -> Situation:
         jobs = {(job.board_id, job.model, job.kind): job for job in self._store.list_jobs(campaign.id)}
+        boards = {board.id: board for board in self._store.list_boards(ONLINE_SECONDS)}
+        models = {name: self._store.get_model(name) for name in campaign.request.models}
         unprofiled = {}
-        for name in campaign.request.models:
-            model = self._store.get_model(name)
+        for name, model in models.items():
             known = profiled_units(self._store, model)
             unprofiled[name] = [unit for unit in wanted_profile(campaign.request, model) if unit not in known]
-        return Situation(campaign, jobs, self._store.list_plans(campaign.id), unprofiled)
+        return Situation(campaign, boards, models, jobs, self._store.list_planned(campaign.id), unprofiled)
 
     def _advance_step(self, situation: Situation, step: Step) -> None:
         try:
@@ -134,12 +142,11 @@ class Driver:
             self._fail(step, Failure(error.sentence, error.blame))
 
     def _act(self, situation: Situation, step: Step) -> None:
-        board = self._store.get_board(step.board_id)
-        model = self._store.get_model(step.model)
+        board, model = situation.boards[step.board_id], situation.models[step.model]
         sweep = situation.jobs.get((step.board_id, step.model, JobKind.SWEEP))
         verify = situation.jobs.get((step.board_id, step.model, JobKind.VERIFY))
-        plans = [plan for plan in situation.plans if (plan.board_id, plan.model) == (step.board_id, step.model)]
-        unplanned = _unplanned(situation.request, plans)
+        planned = situation.planned.get((step.board_id, step.model), set())
+        unplanned = [pair for pair in situation.request.plans() if pair not in planned]
         usable = None if step.curve_id is not None else self._usable_curve(situation.request, board, model, sweep)
         facts = StepFacts(
             curve=step.curve_id is not None,
@@ -159,7 +166,7 @@ class Driver:
             self._order_sweep(situation, step, board, model)
         elif action is Action.ADOPT:
             assert usable is not None
-            self._store.update_step(step.id, "waiting", self._reuse_note(usable), curve_id=usable.id)
+            self._store.update_step(step.id, "waiting", self._reuse_note(usable.id), curve_id=usable.id)
         elif action is Action.AWAIT_SWEEP:
             self._note(step, "sweep", _absence(board))
         elif action is Action.PROFILE:
@@ -167,11 +174,12 @@ class Driver:
         elif action is Action.PLAN:
             self._want_plans(situation.campaign, step, board, model, unplanned)
         elif action is Action.VERIFY:
-            self._order_verification(situation, step, board, model, plans)
+            self._order_verification(situation, step, board, model)
         elif action is Action.AWAIT_VERIFY:
             self._note(step, "verify", _absence(board))
         else:
             if verify is not None:
+                plans = self._store.list_plans(step.campaign_id, step.board_id, step.model)
                 ship_recommended(self._store, situation.campaign, step, plans, verify.id)
             self._note(step, "done", "")
 
@@ -197,9 +205,8 @@ class Driver:
         self._store.create_job(step.campaign_id, step.board_id, step.model, job)
         self._note(step, "sweep", _absence(board))
 
-    def _order_verification(
-        self, situation: Situation, step: Step, board: Board, model: ModelSpec, plans: list[StoredPlan]
-    ) -> None:
+    def _order_verification(self, situation: Situation, step: Step, board: Board, model: ModelSpec) -> None:
+        plans = self._store.list_plans(step.campaign_id, step.board_id, step.model)
         made = [codec.loads(Plan, plan.plan_json) for plan in plans]
         chosen = [plan.schedule for plan in made if plan.schedule is not None]
         further = [one.schedule for plan in made for one in plan.contenders]
@@ -277,6 +284,9 @@ class Driver:
         for one, step in self._wanted:
             self._note(step, "plan", "" if one.step_id in planning.under_way else note)
 
+    def _is_planned_for(self, step: Step) -> bool:
+        return self._planning is not None and step.id in self._planning.under_way
+
     def _planning_of(self, campaign: Campaign) -> Planning:
         if self._planning is None:
             assert campaign.request.objective is not None
@@ -313,7 +323,7 @@ class Driver:
         return True
 
     def _note(self, step: Step, phase: str, note: str) -> None:
-        reused = "" if step.curve_id is None else self._reuse_note(self._store.get_curve(step.curve_id))
+        reused = "" if step.curve_id is None else self._reuse_note(step.curve_id)
         text = "; ".join(part for part in (reused, note) if part)
         if (step.phase, step.note) != (phase, text):
             self._store.update_step(step.id, phase, text)
@@ -337,11 +347,16 @@ class Driver:
                 self._store.cancel_job(job.id, Failure(sentence, Blame.AUTHOR))
         self._store.update_step(step.id, "cancelled", sentence)
 
-    def _reuse_note(self, curve: Curve) -> str:
-        if self._store.get_job_campaign(curve.job_id) == self._campaign_id:
-            return "" if curve.stable else f"unstable: {curve.unstable_reason}"
-        unstable = "" if curve.stable else f", unstable: {curve.unstable_reason}"
-        return f"reuses the curve of {curve.measured_at:%Y-%m-%d %H:%M} UTC{unstable}"
+    def _reuse_note(self, curve_id: int) -> str:
+        """What is to be said of a step's curve, which stays what it is."""
+        if curve_id not in self._reuse_notes:
+            curve = self._store.get_curve(curve_id)
+            unstable = "" if curve.stable else f"unstable: {curve.unstable_reason}"
+            if self._store.get_job_campaign(curve.job_id) != self._campaign_id:
+                reused = f"reuses the curve of {curve.measured_at:%Y-%m-%d %H:%M} UTC"
+                unstable = ", ".join(part for part in (reused, unstable) if part)
+            self._reuse_notes[curve_id] = unstable
+        return self._reuse_notes[curve_id]
 
     def _holder(self, name: str) -> str:
         return f"task:{self._campaign_id}:{name}"
@@ -350,11 +365,6 @@ class Driver:
 def profile_task(model: str, label: str) -> str:
     """Name of the task that profiles ``label`` of ``model``."""
     return f"profile:{model}:{label}"
-
-
-def _unplanned(request: CampaignRequest, plans: list[StoredPlan]) -> list[tuple[str, str]]:
-    known = {(plan.planner, plan.method) for plan in plans}
-    return [pair for pair in request.plans() if pair not in known]
 
 
 def _absence(board: Board) -> str:

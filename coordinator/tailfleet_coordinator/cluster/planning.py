@@ -55,19 +55,15 @@ class Planning:
         self._tries = tries
         self._numbers = count()
         self._running: dict[str, list[Wanted]] = {}
+        self.under_way: set[int] = set()
+        """Steps that some task plans for."""
         self._crashes: Counter[int] = Counter()
         self.failures: dict[int, Failure] = {}
         """By step: why there is no plan, and trying again is of no use."""
 
-    @property
-    def under_way(self) -> set[int]:
-        """Steps that some task plans for."""
-        return {one.step_id for batch in self._running.values() for one in batch}
-
     def batches(self, wanted: Sequence[Wanted]) -> Iterator[tuple[str, list[Wanted]]]:
         """Names and boards of the tasks that may be begun now, of those in ``wanted`` that none plans for."""
-        under_way = self.under_way
-        waiting = [one for one in wanted if one.step_id not in under_way]
+        waiting = [one for one in wanted if one.step_id not in self.under_way]
         for model in dict.fromkeys(one.model.digest for one in waiting):
             mine = [one for one in waiting if one.model.digest == model]
             alone = [[one] for one in mine if self._crashes[one.step_id]]
@@ -94,12 +90,14 @@ class Planning:
                 readable.append(one)
         if readable:
             self._running[name] = readable
+            self.under_way.update(one.step_id for one in readable)
             self._tasks.plan(name, inputs)
         return bool(readable)
 
     def take(self, news: News) -> None:
         """Store the plans of a task that has ended; of those that failed why."""
         batch = self._running.pop(news.name)
+        self.under_way.difference_update(one.step_id for one in batch)
         if news.failure is not None:
             for one in batch:
                 self._crashes[one.step_id] += 1

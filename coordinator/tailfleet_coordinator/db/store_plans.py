@@ -134,14 +134,27 @@ class PlanQueries(Database):
             statement = dialect.insert(ScheduleTable).values(created_at=Now()).on_conflict_do_nothing()
             connection.execute(statement, rows)
 
-    def list_plans(self, campaign_id: str) -> list[StoredPlan]:
-        """All plans of the campaign."""
+    def list_plans(self, campaign_id: str, board_id: int | None = None, model: str | None = None) -> list[StoredPlan]:
+        """All plans of the campaign, or those of one board or model."""
         query = select(PlanTable).where(PlanTable.campaign_id == campaign_id).order_by(PlanTable.id)
+        if board_id is not None:
+            query = query.where(PlanTable.board_id == board_id)
+        if model is not None:
+            query = query.where(PlanTable.model == model)
         with self.reading() as connection:
             return [
                 StoredPlan(row.id, row.board_id, row.model, row.planner, row.method, row.plan_json, row.schedule_digest)
                 for row in connection.execute(query)
             ]
+
+    def list_planned(self, campaign_id: str) -> dict[tuple[int, str], set[tuple[str, str]]]:
+        """By board and model, (planner, method) of the campaign's plans, without the plans."""
+        query = select(PlanTable.board_id, PlanTable.model, PlanTable.planner, PlanTable.method)
+        found: dict[tuple[int, str], set[tuple[str, str]]] = {}
+        with self.reading() as connection:
+            for row in connection.execute(query.where(PlanTable.campaign_id == campaign_id)):
+                found.setdefault((row.board_id, row.model), set()).add((row.planner, row.method))
+        return found
 
     def list_schedules(
         self, board: str | None = None, model: str | None = None, campaign: str | None = None

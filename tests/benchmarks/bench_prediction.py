@@ -170,7 +170,9 @@ def random_keep(rng: random.Random, geometry: Geometry, method: str, once: bool)
     return keep
 
 
-def results_of(job: Job, artifacts: str, virtual_profile: str | None = None) -> list[UnitResult]:
+def results_of(
+    job: Job, artifacts: str, virtual_profile: str | None = None, judge_threads: int | None = None
+) -> list[UnitResult]:
     """What a measured child makes of ``job``; this process is its supervisor. Raises ``Missing``."""
     with subprocess.Popen(
         [sys.executable, "-m", "tailfleet_agent.worker"],
@@ -179,7 +181,7 @@ def results_of(job: Job, artifacts: str, virtual_profile: str | None = None) -> 
         stderr=subprocess.DEVNULL,
         text=True,
     ) as child:
-        order = WorkerOrder(job, artifacts=artifacts, virtual_profile=virtual_profile)
+        order = WorkerOrder(job, artifacts=artifacts, virtual_profile=virtual_profile, judge_threads=judge_threads)
         child.stdin.write(codec.dumps(order) + "\n")
         child.stdin.flush()
         events = [codec.loads(WorkerEvent, text, "event") for text in child.stdout]

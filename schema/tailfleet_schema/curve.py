@@ -36,7 +36,8 @@ class Part(Enum):
     ACCURACY = "accuracy"
     """Predictions under the schedule ``label`` on evaluation images."""
     LOSS = "loss"
-    """Predictions on calibration images with method ``label`` reducing n → m at ``block`` alone."""
+    """Predictions on calibration images with m of n tokens leaving ``block`` by method ``label``, and all of them every
+    block before; but those just before it that one block needs to get to so few (``schedule.lead``)."""
     INPUT = "input"
     """Predictions on calibration images with a random n-token subset of patches as the input (POMT's A(n))."""
     FIDELITY = "fidelity"

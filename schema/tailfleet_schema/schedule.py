@@ -88,6 +88,53 @@ def smallest_reachable(method: str, tokens: int, prefix: int) -> int:
     return min(tokens, prefix + (1 if method in SELECTING else 2))
 
 
+def fewest_leaving(method: str, tokens: int, prefix: int, block: int) -> int:
+    """The fewest of ``tokens`` that can leave ``block`` where the blocks before it may reduce, too: one block of
+    ``tome`` halves, so two quarter. Raises ``ScheduleError`` for an unknown method."""
+    least = tokens
+    for _ in range(block + 1):
+        fewer = smallest_reachable(method, least, prefix)
+        if fewer == least:
+            break
+        least = fewer
+    return least
+
+
+def lead(method: str, tokens: int, prefix: int, block: int, kept: int) -> List[int]:
+    """The tokens that leave blocks 0 … ``block`` where ``kept`` leave the last of them and the others reduce as late
+    and as little as the method lets them.
+
+    That is not at all where one block can leave so few. Where it cannot (``tome`` below half), ``block`` merges all
+    that it can, and so does the one before, up to one that merges just what is still to be merged; so that a little
+    less than what one block can leave takes a little more than one block. Raises ``ScheduleError`` where the method
+    cannot, with all blocks up to there.
+    """
+    leaving = [kept]
+    for _ in range(block):
+        leaving.insert(0, _most_entering(method, tokens, prefix, leaving[0]))
+    if kept > tokens or _most_entering(method, tokens, prefix, leaving[0]) < tokens:
+        raise ScheduleError(
+            "{} cannot leave {} of {} tokens{}".format(
+                method, kept, tokens, " behind block {}".format(block) if method == "tome" else ""
+            ),
+            path="keep",
+        )
+    return leaving
+
+
+def first_reducing(method: str, tokens: int, prefix: int, block: int, kept: int) -> int:
+    """The first block that reduces where ``lead`` does; ``block`` where none does. Raises as it does."""
+    leaving = lead(method, tokens, prefix, block, kept)
+    return next((place for place, count in enumerate(leaving) if count < tokens), block)
+
+
+def _most_entering(method: str, tokens: int, prefix: int, kept: int) -> int:
+    """The most of ``tokens`` that may enter a block that ``kept`` are to leave."""
+    if smallest_reachable(method, tokens, prefix) <= kept:
+        return tokens
+    return max(kept, 2 * kept - prefix) if method == "tome" else kept
+
+
 @dataclass(frozen=True)
 class Schedule:
     """What a reduced model does: ``method`` leaves ``keep[l]`` tokens after block ``l``."""

@@ -177,9 +177,9 @@ class Truth:
                 block_ns[i, j] = self._block_ns(n, m)
         at = self.losses(known)  # (D, K)
         for block in range(geometry.depth):
-            if profile.allows(block, geometry.tokens):
-                added = np.maximum(at[block][None, :] - at[block][:, None], 0.0)  # (K, K)
-                block_loss[block] = np.ceil(added / profile.unit - 1e-9)
+            allowed = np.array([profile.allows(block, m) for m in known])
+            added = np.maximum(at[block][None, :] - at[block][:, None], 0.0)  # (K, K)
+            block_loss[block][:, allowed] = np.ceil(added / profile.unit - 1e-9)[:, allowed]
             np.fill_diagonal(block_loss[block], 0.0)
         return Problem(tuple(known), self._fixed_ns, block_ns, block_loss)
 

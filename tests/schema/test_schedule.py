@@ -2,7 +2,15 @@ import pytest
 
 from tailfleet_schema import codec, schedule
 from tailfleet_schema.errors import ScheduleError
-from tailfleet_schema.schedule import Schedule, flops, flops_per_block, smallest_reachable
+from tailfleet_schema.schedule import (
+    Schedule,
+    fewest_leaving,
+    first_reducing,
+    flops,
+    flops_per_block,
+    lead,
+    smallest_reachable,
+)
 from tailfleet_schema.workload import Geometry
 
 DEIT_S = Geometry(12, 384, 6, 1536, 197, 1, 224, 16, 3, 1000)
@@ -74,6 +82,36 @@ def test_every_method_has_a_smallest_count_and_an_unknown_one_has_none():
     assert all(1 < smallest_reachable(method, 197, 1) <= 197 for method in schedule.PLACEMENT)
     with pytest.raises(ScheduleError, match="unknown method 'magic'; known: cropr, dense, "):
         smallest_reachable("magic", 197, 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "fewest"),
+    [("tome", [99, 50, 26, 14, 8, 5, 3, 2, 2]), ("topk", [2] * 9), ("evit", [3] * 9), ("dense", [197] * 9)],
+)
+def test_several_blocks_leave_fewer_than_one(method, fewest):
+    assert [fewest_leaving(method, 197, 1, block) for block in range(9)] == fewest
+
+
+@pytest.mark.parametrize("method", ["tome", "topk", "evit"])
+@pytest.mark.parametrize(("tokens", "prefix"), [(17, 1), (18, 1), (16, 0), (19, 5), (7, 6)])
+def test_a_count_is_led_up_to_as_late_and_as_little_as_can_be(method, tokens, prefix):
+    for block in range(4):
+        for kept in range(1, tokens + 1):
+            if kept < fewest_leaving(method, tokens, prefix, block):
+                with pytest.raises(ScheduleError, match="{} cannot leave {} of {}".format(method, kept, tokens)):
+                    lead(method, tokens, prefix, block, kept)
+                continue
+            leaving = lead(method, tokens, prefix, block, kept)
+            assert len(leaving) == block + 1
+            assert leaving[-1] == kept
+            Schedule(method, "m", tokens, prefix, leaving)
+            first = first_reducing(method, tokens, prefix, block, kept)
+            assert leaving[:first] == [tokens] * first
+            for place in range(block):
+                if leaving[place] < tokens:
+                    # One token more would be too many for the block behind it.
+                    assert smallest_reachable(method, leaving[place] + 1, prefix) > leaving[place + 1]
+            assert (first == block) == (kept == tokens or smallest_reachable(method, tokens, prefix) <= kept)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Judging predictions on labelled images: top-1, agreement with the dense model, divergence from it.
 
 Answers the units that ask for it: a whole schedule on the evaluation images (ACCURACY), one method reducing at one
-block on the calibration images (LOSS), a random part of the patches as input on the same (INPUT), and what a backend
-makes of a model on random images (FIDELITY). What the dense model computes is computed once: its logits, and for LOSS
-the tokens that enter each block, so that only the blocks from the reducing one on are run again.
+block, or up to it, on the calibration images (LOSS), a random part of the patches as input on the same (INPUT), and
+what a backend makes of a model on random images (FIDELITY). What the dense model computes is computed once: its logits,
+and for LOSS the tokens that enter each block, so that only the blocks from the reducing one on are run again.
 
 Of a board's own backend, the predictions are those of what it times: its dtype, its attention, its graphs; they are
 held against eager fp32, so that what a backend or a dtype changes shows. Timing is left to ``timing``; a planner's use
@@ -19,7 +19,7 @@ from tailfleet_reduce import METHODS, Anatomy, ReducedModel, apply, dissect, met
 from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Job
-from tailfleet_schema.schedule import Schedule, smallest_reachable
+from tailfleet_schema.schedule import Schedule, first_reducing, lead
 from tailfleet_schema.workload import ModelSpec
 
 BATCH = 25
@@ -198,7 +198,8 @@ class Judge:
         )
 
     def _with_loss(self, unit: Unit, split: Split) -> torch.Tensor:
-        """Logits with ``kept`` tokens leaving ``block`` by the method, and nothing reduced elsewhere."""
+        """Logits with ``kept`` tokens leaving ``block`` by the method, and nothing reduced elsewhere; but in the blocks
+        just before, where one block cannot leave so few (``lead``)."""
         anatomy, geometry = self._anatomy, self._job.workload.model.geometry
         if not 0 <= unit.block < anatomy.depth:
             raise InputError("there is no block {}; the model has {}".format(unit.block, anatomy.depth))
@@ -206,21 +207,22 @@ class Judge:
             raise InputError(
                 "{} tokens enter every block of the dense model, not {}".format(geometry.tokens, unit.tokens)
             )
-        least = smallest_reachable(unit.label, unit.tokens, geometry.prefix)
-        if unit.label not in METHODS or not least <= unit.kept:
+        place = unit.label, unit.tokens, geometry.prefix, unit.block, unit.kept
+        leading = lead(*place)
+        if unit.label not in METHODS:
             raise InputError("{} cannot leave {} of {} tokens".format(unit.label, unit.kept, unit.tokens))
         if unit.kept == unit.tokens:
             return split.dense_logits()
-        keep = [unit.tokens] * unit.block + [unit.kept] * (anatomy.depth - unit.block)
+        keep = leading + [unit.kept] * (anatomy.depth - len(leading))
         schedule = Schedule(unit.label, self._job.workload.model.name, unit.tokens, geometry.prefix, keep)
         method = method_for(unit.label, anatomy).to(self._device)
         method.check(schedule)
         logits = []
-        for x in split.entering(unit.block):
+        first = first_reducing(*place)
+        for x in split.entering(first):
             state = anatomy.state(method)
-            x = anatomy.blocks[unit.block].reduce(x, method, unit.kept, state)
-            for block in anatomy.blocks[unit.block + 1 :]:
-                x = block.whole(x, state)
+            for block, kept in zip(anatomy.blocks[first:], keep[first:]):
+                x = block.reduce(x, method, kept, state) if kept < x.shape[1] else block.whole(x, state)
             logits.append(anatomy.head(x))
         return collect(logits)
 

@@ -15,8 +15,9 @@ from tailfleet_agent.worker import agenda
 from tailfleet_agent.worker.backends import Backend, OutOfMemory
 from tailfleet_agent.worker.backends.memory import is_out_of_memory
 from tailfleet_schema.board import Telemetry
-from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Unit, UnitKey, UnitResult
+from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Part, Unit, UnitKey, UnitResult
 from tailfleet_schema.job import Job, JobKind
+from tailfleet_schema.schedule import first_reducing
 
 TELEMETRY_SECONDS = 1.0
 """Least time between two readings of the sensors within a round."""
@@ -234,10 +235,14 @@ def _warm_up(backend: Backend) -> None:
 
 
 def _judged(job: Job) -> List[Visit]:
+    prefix = job.workload.model.geometry.prefix
     units = [unit for unit in job.units if unit.part in JUDGED_PARTS]
-    return [(unit, 0) for unit in sorted(units, key=_judging_order)]
+    return [(unit, 0) for unit in sorted(units, key=lambda unit: _judging_order(unit, prefix))]
 
 
-def _judging_order(unit: Unit) -> Tuple[str, int, str, int, int]:
-    # By block: the judge keeps what enters a block while it tries counts there.
-    return unit.part.value, unit.block, unit.label, -unit.tokens, -unit.kept
+def _judging_order(unit: Unit, prefix: int) -> Tuple[str, int, int, str, int, int]:
+    # By the first block that reduces: the judge keeps what enters it while it tries counts there.
+    first = unit.block
+    if unit.part is Part.LOSS:
+        first = first_reducing(unit.label, unit.tokens, prefix, unit.block, unit.kept)
+    return unit.part.value, first, unit.block, unit.label, -unit.tokens, -unit.kept

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from tailfleet_coordinator.campaigns import stored_profile, stored_verifications
+from tailfleet_coordinator.campaigns import stored_profile, stored_verifications, wanted_profile
 from tailfleet_coordinator.cluster.tasks import News, Tasks
 from tailfleet_coordinator.db.rows import Board, Campaign, NewPlan
 from tailfleet_coordinator.db.store import Store
@@ -126,7 +126,9 @@ class Planning:
         request, model, objective = self._campaign.request, batch[0].model, self._objective
         readings = self._store.list_readings([one.curve_id for one in batch], VERSION)
         verified = set(self._store.find_verified_boards([one.board.id for one in batch], model.name))
-        whole = stored_profile(self._store, model)
+        # An earlier release may have judged other units: a plan is the same whether it did or not.
+        wanted = set(wanted_profile(request, model))
+        whole = [result for result in stored_profile(self._store, model) if result.unit in wanted]
         methods = {method for one in batch for _, method in one.pairs}
         # One object for all boards: by that it is known that they have it in common.
         profiles = {method: _of_methods(whole, request.competing(method)) for method in methods}

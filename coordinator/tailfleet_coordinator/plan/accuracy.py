@@ -1,4 +1,5 @@
-"""What a schedule will lose, from a profile: predictions with one block alone reducing N → m.
+"""What a schedule will lose, from a profile: predictions with one block alone reducing N → m, or with it and as many
+just before as the method needs to get to m (ToMe below half).
 
 The loss of one reduction is estimated in percentage points of top-1 in three steps, since on a few hundred images
 one image is half a point and most gentle reductions change none:
@@ -11,13 +12,16 @@ one image is half a point and most gentle reductions change none:
 3. *Monotone.* Fewer tokens at a block never lose less: isotonic regression over m.
 
 Losses of several blocks add, telescoping: reducing n → m at block l costs ``max(0, d(l, m) − d(l, n))``, so splitting
-one reduction over two places never looks cheaper by itself. Between profiled blocks and counts d is linear. Blocks
-outside the profiled ones and counts below the smallest profiled one are no candidates of a search. Published schedules
-reduce there, too: a block outside is taken to lose as much as the nearest, and below the smallest count d goes on as
-the power of the dropped share that its last two counts lie on, up to losing everything.
+one reduction over two places never looks cheaper by itself. So d(l, m) is what it costs to have m tokens from block l
+on, however many blocks took part. Between profiled blocks and counts d is linear. Blocks outside the profiled ones, and
+counts below the smallest that both profiled blocks around know of, are no candidates of a search: at the first blocks
+ToMe cannot leave as few as later, so the table is ragged there. Published schedules reduce there, too: a block outside
+is taken to lose as much as the nearest, and below a block's smallest count d goes on as the power of the dropped share
+that its last two counts lie on, up to losing everything.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,7 +32,7 @@ from scipy.optimize import isotonic_regression
 
 from tailfleet_schema.curve import Judgement, Part, UnitResult
 from tailfleet_schema.errors import InputError
-from tailfleet_schema.schedule import Schedule
+from tailfleet_schema.schedule import Schedule, fewest_leaving
 from tailfleet_schema.workload import Geometry
 
 RESOLUTION_POINTS = 0.001
@@ -81,15 +85,18 @@ class AccuracyProfile:
     blocks: tuple[int, ...]
     """Profiled blocks, ascending; others in between are interpolated."""
     counts: tuple[int, ...]
-    """Profiled counts, ascending, the full count (loss 0) last."""
+    """Counts that any of them was profiled at, ascending, the full count (loss 0) last."""
     expected: _Array  # (blocks, counts)
     cautious: _Array  # (blocks, counts)
+    seen: NDArray[np.bool_]  # (blocks, counts)
+    """What was profiled itself; the rest of both tables is interpolated, or continued below a block's smallest."""
 
     @classmethod
     def fit(cls, geometry: Geometry, method: str, results: Sequence[UnitResult]) -> "AccuracyProfile":
         """From the LOSS results of ``method``; others are ignored.
 
-        The dense model is the unit N → N. Raises ``InputError`` where it, or a block × count, is missing.
+        The dense model is the unit N → N. Raises ``InputError`` where it is missing, or a block × count that the method
+        can reach.
         """
         judged = {
             (r.unit.block, r.unit.kept): r.judgement
@@ -105,27 +112,37 @@ class AccuracyProfile:
             raise InputError(f"the profile of {method!r} lacks the dense model or any reduction")
         blocks = sorted({block for block, _ in places})
         counts = sorted({kept for _, kept in places})
-        missing = [(b, m) for b in blocks for m in counts if (b, m) not in judged]
-        if missing:
-            raise InputError(f"the profile of {method!r} lacks block {missing[0][0]} with {missing[0][1]} tokens")
-        table = [[judged[block, m] for m in counts] for block in blocks]
-        expected, deviation = _estimates(dense, table, geometry.classes)
-        rising = np.array([_falling(row) for row in expected])
-        cautious = np.array([_falling(row) for row in expected + deviation])
+        least = [fewest_leaving(method, geometry.tokens, geometry.prefix, block) for block in blocks]
+        for block, floor in zip(blocks, least, strict=True):
+            # What is the smallest count of one block alone need not be known of the others.
+            wanted = [m for m in counts if m == floor or (m > floor and m not in least)]
+            missing = next((m for m in wanted if (block, m) not in judged), None)
+            if missing is not None:
+                raise InputError(f"the profile of {method!r} lacks block {block} with {missing} tokens")
+        seen = np.array([[(block, m) in judged for m in counts] for block in blocks])
+        expected, deviation = _estimates(dense, [judged[place] for place in sorted(places)], geometry.classes)
+        dense_top1 = 100.0 * dense.correct / dense.images
         whole = np.zeros((len(blocks), 1))
+
+        def table(values: _Array) -> _Array:
+            rows = zip(np.split(values, np.cumsum(seen.sum(axis=1))[:-1]), seen, strict=True)
+            filled = [_row(_falling(row), known, counts, geometry.tokens, dense_top1) for row, known in rows]
+            return np.hstack([filled, whole])
+
         return cls(
             geometry.tokens,
             dense.images,
-            100.0 * dense.correct / dense.images,
+            dense_top1,
             tuple(blocks),
             (*counts, geometry.tokens),
-            np.hstack([rising, whole]),
-            np.hstack([cautious, whole]),
+            table(expected),
+            table(expected + deviation),
+            np.hstack([seen, whole == 0]),
         )
 
     def allows(self, block: int, m: int) -> bool:
         """Whether the profile knows of such a reduction, at least by interpolation."""
-        return self.blocks[0] <= block <= self.blocks[-1] and m >= self.counts[0]
+        return m >= self._least(block)
 
     @property
     def unit(self) -> float:
@@ -143,7 +160,7 @@ class AccuracyProfile:
         lost = np.array([np.interp(range(depth), self.blocks, column) for column in at_count.T]).T  # (D, K)
         added = np.maximum(lost[:, None, :] - lost[:, :, None], 0.0)
         units = np.ceil(added / RESOLUTION_POINTS - 1e-9)
-        allowed = np.array([[self.allows(block, m) for m in counts] for block in range(depth)])
+        allowed = np.array(counts) >= np.array([self._least(block) for block in range(depth)])[:, None]  # (D, K)
         return _steps(np.where(allowed[:, None, :], units, np.inf))
 
     def expected_drop(self, schedule: Schedule) -> float:
@@ -160,24 +177,20 @@ class AccuracyProfile:
 
     def is_interpolated(self, schedule: Schedule) -> bool:
         """Whether a reduction of ``schedule`` was not profiled itself."""
-        return any(
-            block not in self.blocks or schedule.keep[block] not in self.counts for block in schedule.reducing_blocks
-        )
+        seen = {(self.blocks[row], self.counts[column]) for row, column in np.argwhere(self.seen)}
+        return any((block, schedule.keep[block]) not in seen for block in schedule.reducing_blocks)
+
+    def _least(self, block: int) -> float:
+        """The fewest tokens whose loss at ``block`` is known, at least by interpolation; ``inf``: none."""
+        if not self.blocks[0] <= block <= self.blocks[-1]:
+            return math.inf
+        behind = bisect_left(self.blocks, block)
+        around = {behind if self.blocks[behind] == block else behind - 1, behind}
+        return max(self.counts[int(self.seen[row].argmax())] for row in around)
 
     def _loss(self, table: _Array, block: int, m: int) -> float:
-        at_count = [float(np.interp(m, self.counts, row)) for row in table]
-        if m < self.counts[0]:
-            at_count = [self._continued(m, row) for row in table]
+        at_count = [_at(m, self.counts, row, self.tokens, self.dense_top1) for row in table]
         return float(np.interp(block, self.blocks, at_count))
-
-    def _continued(self, m: int, losses: _Array) -> float:
-        """What one block of such ``losses`` loses with m tokens, fewer than were profiled."""
-        power = 1.0
-        if len(self.counts) > 2 and losses[1] > 0:
-            dropped = (self.tokens - self.counts[0]) / (self.tokens - self.counts[1])
-            power = min(max(math.log(losses[0] / losses[1]) / math.log(dropped), 1.0), STEEPEST)
-        further = math.pow((self.tokens - m) / (self.tokens - self.counts[0]), power)
-        return min(float(losses[0]) * further, max(self.dense_top1, float(losses[0])))
 
 
 @dataclass(frozen=True)
@@ -223,12 +236,33 @@ def _steps(units: _Array) -> _Array:
     return found
 
 
-def _estimates(dense: Judgement, table: Sequence[Sequence[Judgement]], classes: int) -> tuple[_Array, _Array]:
-    """Expected drop in points, and its standard deviation, for each block × count."""
+def _row(losses: _Array, known: NDArray[np.bool_], counts: Sequence[int], tokens: int, most: float) -> list[float]:
+    """The losses of one block at all ``counts``, from those where it is ``known``."""
+    own = [m for m, here in zip(counts, known, strict=True) if here]
+    return [_at(m, (*own, tokens), np.append(losses, 0.0), tokens, most) for m in counts]
+
+
+def _at(m: int, counts: Sequence[int], losses: _Array, tokens: int, most: float) -> float:
+    """What a block of such ``losses`` at ``counts``, the full one of ``tokens`` last, loses with m; ``most`` of all.
+
+    Below the smallest count, fewer tokens than were profiled, it goes on as a power.
+    """
+    if m >= counts[0]:
+        return float(np.interp(m, counts, losses))
+    power = 1.0
+    if len(counts) > 2 and losses[1] > 0:
+        dropped = (tokens - counts[0]) / (tokens - counts[1])
+        power = min(max(math.log(losses[0] / losses[1]) / math.log(dropped), 1.0), STEEPEST)
+    further = math.pow((tokens - m) / (tokens - counts[0]), power)
+    return min(float(losses[0]) * further, max(most, float(losses[0])))
+
+
+def _estimates(dense: Judgement, cells: Sequence[Judgement], classes: int) -> tuple[_Array, _Array]:
+    """Expected drop in points, and its standard deviation, for each of ``cells``."""
     images = dense.images
-    kl = np.array([[max(0.0, j.kl_nats) for j in row] for row in table])
-    drop = np.array([[dense.correct - j.correct for j in row] for row in table]) * 100.0 / images
-    discordant = np.array([[_discordant(dense, j) for j in row] for row in table])
+    kl = np.array([max(0.0, j.kl_nats) for j in cells])
+    drop = np.array([dense.correct - j.correct for j in cells]) * 100.0 / images
+    discordant = np.array([_discordant(dense, j) for j in cells])
     # One more than was seen: that no image changed is no proof that none ever does.
     own_variance = (discordant + 1.0) * (100.0 / images) ** 2
     ceiling = max(100.0 * dense.correct / images - 100.0 / max(classes, 1), 100.0 / images)

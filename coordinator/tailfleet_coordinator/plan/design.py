@@ -17,7 +17,7 @@ from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import Objective, Statistic, SweepSettings
 from tailfleet_schema.curve import SIZED, Part, Unit
 from tailfleet_schema.errors import InputError
-from tailfleet_schema.schedule import PLACEMENT, Schedule, smallest_reachable
+from tailfleet_schema.schedule import PLACEMENT, Schedule, fewest_leaving, smallest_reachable
 from tailfleet_schema.workload import Geometry
 
 TILE_ROWS = (32, 64, 128, 256)
@@ -59,7 +59,7 @@ VIRTUAL_PAIRS: Mapping[float, Sequence[float]] = dict.fromkeys(
     (1.0, 0.88, 0.75, 0.62, 0.5, 0.37, 0.25), (0.93, 0.8, 0.65, 0.5, 0.35, 0.2)
 )
 
-PROFILE_BLOCKS = 6
+PROFILE_BLOCKS = 7
 PROFILE_SHARES = (0.85, 0.65, 0.5, 0.35, 0.2)
 """Kept tokens of an accuracy profile as a share of all; what a method cannot reach becomes what it can."""
 
@@ -152,34 +152,47 @@ def _coarse(least: int, full: int, batch: int) -> list[int]:
 
 
 def profile_units(geometry: Geometry, method: str) -> list[Unit]:
-    """LOSS units of ``method``: six blocks × five counts, and the dense model (N → N at the first of the blocks).
+    """LOSS units of ``method``: seven blocks × five counts, and the dense model (N → N at the first of the blocks).
 
-    Losses of blocks and counts in between are interpolated by :mod:`~tailfleet_coordinator.plan.accuracy`.
+    A method whose blocks can each leave no fewer than half (ToMe) has the same counts as others: below half the blocks
+    just before help (``schedule.lead``). At the first blocks, too few for that, the smallest count is what it can leave
+    there. Losses of blocks and counts in between are interpolated by :mod:`~tailfleet_coordinator.plan.accuracy`.
     Raises ``ScheduleError`` for an unknown method.
     """
-    full = geometry.tokens
-    blocks = profile_blocks(geometry)
-    floor = smallest_reachable(method, full, geometry.prefix)
-    counts = sorted({max(floor, round(full * share)) for share in PROFILE_SHARES} - {full}, reverse=True)
+    full, prefix = geometry.tokens, geometry.prefix
+    blocks, counts = profile_blocks(geometry), _profile_counts(geometry, method)
+    units = [Unit(Part.LOSS, full, full, method, blocks[0])]
+    for block in blocks:
+        least = fewest_leaving(method, full, prefix, block)
+        here = {max(least, m) for m in counts} - {full}
+        units += [Unit(Part.LOSS, full, m, method, block) for m in sorted(here, reverse=True)]
+    return units
+
+
+def _profile_counts(geometry: Geometry, method: str) -> set[int]:
+    full, prefix = geometry.tokens, geometry.prefix
+    at_once = smallest_reachable(method, full, prefix)
+    floor = fewest_leaving(method, full, prefix, geometry.depth - 1)
     if floor > full * PROFILE_SHARES[-1]:
         # The method stops early: spread the counts over what it can reach.
-        span = full - floor
-        count = len(PROFILE_SHARES)
-        counts = sorted({full - round(span * k / count) for k in range(1, count + 1)} - {full}, reverse=True)
-    units = [Unit(Part.LOSS, full, full, method, blocks[0])]
-    return units + [Unit(Part.LOSS, full, m, method, block) for block in blocks for m in counts]
+        parts = len(PROFILE_SHARES)
+        return {full - round((full - floor) * k / parts) for k in range(1, parts + 1)}
+    # A half of all tokens, to the token, would take two blocks of a method that halves all but the prefix.
+    return {max(at_once if share >= 0.5 else floor, round(full * share)) for share in PROFILE_SHARES}
 
 
 def profile_blocks(geometry: Geometry) -> list[int]:
-    """Blocks whose loss is measured: evenly spaced, without the first and the last where there are enough.
+    """Blocks whose loss is measured: the first, and others evenly spaced behind it without the last where there are
+    enough: there only an MLP is left to gain from fewer tokens.
 
-    Scores of the first block tell little, and in the last one only an MLP is left to gain from fewer tokens.
+    Scores of the first block tell little, which the profile then says; but what is dropped there saves most, and some
+    published schedules begin there.
     """
     first, last = (1, geometry.depth - 2) if geometry.depth >= 4 else (0, geometry.depth - 1)
-    count = min(PROFILE_BLOCKS, last - first + 1)
+    count = min(PROFILE_BLOCKS - 1, last - first + 1)
     if count == 1:
         return [first]
-    return sorted({round(first + (last - first) * k / (count - 1)) for k in range(count)})
+    return sorted({0} | {round(first + (last - first) * k / (count - 1)) for k in range(count)})
 
 
 def input_units(geometry: Geometry) -> list[Unit]:

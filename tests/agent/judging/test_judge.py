@@ -97,6 +97,19 @@ def test_loss_is_that_of_reducing_at_one_block_alone(artifacts, order, monkeypat
 
 
 @pytest.mark.parametrize(
+    ("block", "kept", "keep"), [(1, 5, [9, 5, 5]), (1, 6, [11, 6, 6]), (2, 3, [9, 5, 3]), (2, 8, [17, 15, 8])]
+)
+def test_a_loss_below_what_one_block_can_leave_has_the_blocks_before_help(artifacts, order, block, kept, keep):
+    job = order([Unit(Part.LOSS, 17, kept, "tome", block)])
+    got = judged(artifacts, job)
+    logits, labels = by_hand(artifacts, job, "calibration", schedule("tome", keep))
+    assert got.correct_bits == "".join("01"[int(a) == int(b)] for a, b in zip(logits.argmax(1), labels))
+    whole, _ = by_hand(artifacts, job, "calibration")
+    expected = torch.nn.functional.kl_div(logits.log_softmax(1), whole.softmax(1), reduction="batchmean")
+    assert got.kl_nats == pytest.approx(float(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize(
     ("pixel_bytes", "read"),
     [(0, [3, 3, 2] * 3), (3 * 256, [3, 3, 2, 3, 2, 3, 2]), (10**9, [3, 3, 2])],
     ids=["none kept", "one batch kept", "all kept"],
@@ -208,7 +221,8 @@ def test_images_limit_what_is_judged(artifacts, order):
     [
         (Unit(Part.LOSS, 17, 9, "topk", 3), "no block 3; the model has 3"),
         (Unit(Part.LOSS, 16, 9, "topk", 1), "17 tokens enter every block of the dense model, not 16"),
-        (Unit(Part.LOSS, 17, 5, "tome", 1), "tome cannot leave 5 of 17 tokens"),
+        (Unit(Part.LOSS, 17, 8, "tome", 0), "tome cannot leave 8 of 17 tokens behind block 0"),
+        (Unit(Part.LOSS, 17, 4, "tome", 1), "tome cannot leave 4 of 17 tokens behind block 1"),
         (Unit(Part.LOSS, 17, 5, "magic", 1), "unknown method 'magic'"),
         (Unit(Part.LOSS, 17, 17, "dense", 1), "dense cannot leave"),
         (Unit(Part.INPUT, 1, 1), "cannot have 1 tokens"),

@@ -76,3 +76,13 @@ def test_judged_units_come_once_last_and_by_block(make_job):
     assert [unit.part in JUDGED_PARTS for unit, _ in order] == [False] * 6 + [True] * 8
     assert {number for unit, number in order if unit.part in JUDGED_PARTS} == {0}
     assert [unit.block for unit, _ in order[6:]] == [0] * 4 + [1] * 4
+
+
+def test_a_judged_unit_that_begins_before_its_block_comes_with_those_of_the_block_where_it_begins(make_job):
+    judged = [Unit(Part.LOSS, 17, kept, "tome", block) for kept in (12, 5, 9) for block in (1, 2)]
+
+    order = visits(make_job(judged, dataset=DATASET))
+
+    # 9 leave one block, 5 leave two.
+    places = [(unit.block, unit.kept) for unit, _ in order]
+    assert places == [(1, 5), (1, 12), (1, 9), (2, 5), (2, 12), (2, 9)]

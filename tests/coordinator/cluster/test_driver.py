@@ -7,8 +7,10 @@ import pytest
 from tailfleet_coordinator import campaigns
 from tailfleet_coordinator.cluster.driver import TRIES
 from tailfleet_coordinator.cluster.tasks import News
+from tailfleet_coordinator.plan import design
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignRequest, CampaignState, Objective, Statistic, SweepSettings
+from tailfleet_schema.curve import Judgement, UnitResult
 from tailfleet_schema.errors import Blame, InputError
 from tailfleet_schema.job import Failure, JobKind, JobState
 
@@ -210,6 +212,24 @@ def test_a_profile_is_taken_once_for_all_boards_and_campaigns(lab, campaigning, 
     found = lab.sql("SELECT part, label, count(*) FROM profiles GROUP BY part, label ORDER BY part, label")
     assert [(part, label) for part, label, _ in found] == [("input", ""), ("loss", "pomt"), ("loss", "topk")]
     assert sum(count for _, _, count in found) == profiles[0] + sum(more)
+
+
+def test_a_profile_of_an_earlier_release_is_completed_and_what_it_had_besides_is_not_planned_on(
+    lab, campaigning, virtual, monkeypatch
+):
+    model, dataset = lab.store.get_model("seeing"), lab.store.get_dataset("pictures")
+    wanted = design.profile_units(model.geometry, "tome")
+    earlier = [wanted[0], wanted[1], *(dataclasses.replace(wanted[1], block=1, kept=kept) for kept in (16, 15))]
+    assert not set(earlier[2:]) & set(wanted)
+    results = [UnitResult(unit, 0, judgement=Judgement(100, 98, 100, 0.0, "host", "1" * 98 + "00")) for unit in earlier]
+    lab.store.add_profile(model.digest, dataset.sha256, results)
+    given, plan = [], campaigning.tasks.plan
+    monkeypatch.setattr(campaigning.tasks, "plan", lambda name, inputs: given.extend(inputs) or plan(name, inputs))
+    ask(lab, "c1", "modelled", models=["seeing"], methods=["tome"], objective=HALF)
+    campaigning.run(virtual)
+    assert ("profile:seeing:tome", len(wanted) - 2) in campaigning.tasks.started
+    assert [{result.unit for result in one.profile} for one in given] == [set(wanted)]
+    assert set(phases(lab).values()) == {"done"}
 
 
 def test_a_profile_whose_process_dies_goes_on_where_it_was(lab, campaigning, virtual):

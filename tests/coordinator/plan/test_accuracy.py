@@ -19,7 +19,7 @@ def step(profile, block, n, m):
 
 def test_nothing_dropped_costs_nothing_and_fewer_tokens_never_cost_less():
     profile = fitted()
-    for block in range(1, 11):
+    for block in range(11):
         assert profile.step_units(block, 120, 120) == 0
         costs = [step(profile, block, 197, m) for m in range(196, 38, -1)]
         assert costs == sorted(costs)
@@ -36,7 +36,7 @@ def test_a_clear_loss_is_near_what_was_seen_and_cautious_above_it():
     results = profile_results()
     profile = fitted()
     seen = {(r.unit.block, r.unit.kept): r.judgement.correct for r in results}
-    dense = seen[1, 197]
+    dense = seen[0, 197]
     drop = (dense - seen[1, 39]) / 2.0
     assert drop > 5
     expected = profile.expected_drop(schedule([197] + [39] * 11))
@@ -85,9 +85,10 @@ def test_between_profiled_places_it_interpolates_and_beyond_it_refuses():
     assert min(step(profile, b, 197, 128) for b in (1, 3)) <= between <= max(step(profile, b, 197, 128) for b in (1, 3))
     assert profile.is_interpolated(schedule([197] * 2 + [128] * 10))
     assert not profile.is_interpolated(schedule([197] + [128] * 11))
-    assert profile.allows(1, 39)
+    assert profile.allows(0, 39)
+    assert profile.allows(2, 39)
     assert not profile.allows(1, 38)
-    assert not profile.allows(0, 128)
+    assert not profile.allows(2, 38)
     assert not profile.allows(11, 128)
 
 
@@ -125,7 +126,51 @@ def test_token_work_is_the_share_that_is_left_out():
     assert not work.allows(11, 100)
 
 
-@pytest.mark.parametrize("losses", [fitted(), TokenWork(GEOMETRY)])
+TOME = AccuracyProfile.fit(GEOMETRY, "tome", profile_results(method="tome"))
+
+
+class TestAMethodThatHalves:
+    """ToMe leaves 99 tokens behind block 0 at best, 50 behind block 1: the table is ragged there."""
+
+    def test_it_is_profiled_down_to_what_each_block_can_have(self):
+        seen = [[m for m, known in zip(TOME.counts, row) if known] for row in TOME.seen]
+        assert dict(zip(TOME.blocks, seen)) == {
+            0: [99, 128, 167, 197],
+            1: [50, 69, 99, 128, 167, 197],
+            **{block: [39, 69, 99, 128, 167, 197] for block in (3, 5, 6, 8, 10)},
+        }
+
+    def test_what_a_block_cannot_have_is_no_candidate(self):
+        least = [min((m for m in range(2, 198) if TOME.allows(block, m)), default=None) for block in range(12)]
+        assert least == [99, 50, 50, *[39] * 8, None]
+
+    def test_having_few_tokens_costs_what_was_seen_however_many_blocks_it_took(self):
+        results = {(r.unit.block, r.unit.kept): r.judgement for r in profile_results(method="tome")}
+        expected = TOME.expected_drop(schedule([197] * 4 + [99] + [69] * 7, "tome"))
+        assert expected == pytest.approx((results[0, 197].correct - results[5, 69].correct) / 2, rel=0.25)
+        two, one = [TOME.step_units(5, 197, 99) + TOME.step_units(5, 99, 69), TOME.step_units(5, 197, 69)]
+        assert two == pytest.approx(one, abs=2)
+
+    def test_only_what_was_profiled_itself_is_not_interpolated(self):
+        assert not TOME.is_interpolated(schedule([99] + [50] * 11, "tome"))
+        assert TOME.is_interpolated(schedule([197] * 2 + [99] * 10, "tome"))
+        assert TOME.is_interpolated(schedule([99] * 3 + [50] * 9, "tome"))
+
+    def test_a_count_that_a_block_cannot_have_is_continued_for_published_schedules(self):
+        keep = [150, 110, 80, 60, 40, *[21] * 7]
+        assert not TOME.reaches(schedule(keep, "tome"))
+        assert loss_of(TOME, schedule(keep, "tome")) > loss_of(TOME, schedule([150, 110, *[80] * 10], "tome"))
+        falling = [TOME.step_units(0, 197, m) for m in range(2, 198)]
+        assert falling == sorted(falling, reverse=True)
+
+    @pytest.mark.parametrize("place", [(0, 99), (1, 69), (3, 39)])
+    def test_what_it_can_reach_must_be_there(self, place):
+        results = profile_results(method="tome")
+        with pytest.raises(InputError, match=f"lacks block {place[0]} with {place[1]} tokens"):
+            AccuracyProfile.fit(GEOMETRY, "tome", [r for r in results if (r.unit.block, r.unit.kept) != place])
+
+
+@pytest.mark.parametrize("losses", [fitted(), TOME, TokenWork(GEOMETRY)], ids=["whole", "ragged", "work"])
 def test_all_steps_at_once_are_what_each_is(losses):
     counts = [197, 180, 128, 90, 41, 40, 10]
     units = losses.steps_units(GEOMETRY.depth, counts)
@@ -150,14 +195,13 @@ class TestPublishedSchedules:
 
     def test_outside_profiled_blocks_it_is_that_of_the_nearest(self):
         profile = AccuracyProfile.fit(GEOMETRY, "topk", profile_results())
-        assert profile.step_units(0, 197, 100) == profile.step_units(1, 197, 100)
         assert profile.step_units(11, 197, 100) == profile.step_units(10, 197, 100)
 
     def test_what_is_beyond_the_profile_is_no_candidate_and_known_to_be_beyond(self):
         profile = AccuracyProfile.fit(GEOMETRY, "topk", profile_results())
         inside = schedule([197] * 3 + [100] * 9)
         assert profile.reaches(inside)
-        for beyond in (schedule([190] * 12), schedule([197] * 11 + [100]), schedule([197] * 3 + [20] * 9)):
+        for beyond in (schedule([197] * 11 + [100]), schedule([197] * 3 + [20] * 9)):
             assert not profile.reaches(beyond)
         assert TokenWork(GEOMETRY).reaches(schedule([20] * 12))
 

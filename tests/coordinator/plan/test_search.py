@@ -1,11 +1,15 @@
+import dataclasses
 import itertools
 import random
 import time
 
 import numpy as np
 import pytest
+from plan_board import GEOMETRY, profile_results
 
+from tailfleet_coordinator.plan.accuracy import AccuracyProfile, loss_of
 from tailfleet_coordinator.plan.search import Problem, search
+from tailfleet_schema.schedule import Schedule
 
 
 def brute_force(problem):
@@ -74,6 +78,28 @@ def test_a_limit_cuts_the_front_and_nothing_else(seed):
     limit = float(np.median(whole.latency_ns))
     cut = search(problem, within_ns=limit)
     assert cut.latency_ns == pytest.approx(whole.latency_ns[whole.latency_ns <= limit])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_equal_to_brute_force_on_what_a_halving_method_loses(seed):
+    """Few tokens at the first blocks are out of ToMe's reach, and its profile is ragged there."""
+    geometry = dataclasses.replace(GEOMETRY, depth=5, tokens=33)
+    profile = AccuracyProfile.fit(geometry, "tome", profile_results(geometry, "tome", hardness=0.2 + 0.3 * seed))
+    counts = (33, 27, 17, 12, 9, 7)
+    n = np.array(counts)
+    halves = n[None, :] - 1 >= (n[:, None] - 1) / 2
+    block_ns = np.where(halves, np.random.default_rng(seed).uniform(1, 3, (6, 6)) + n[:, None] + n[None, :], np.inf)
+    problem = Problem(counts, 1.0, block_ns, profile.steps_units(5, counts))
+    expected, front = brute_force(problem), search(problem)
+    assert front.latency_ns == pytest.approx([ns for ns, _, _ in expected])
+    assert front.loss == pytest.approx([loss for _, loss, _ in expected])
+    keeps = [front.keep(point) for point in range(len(front))]
+    assert keeps == [keep for _, _, keep in expected]
+    assert min(keep[-1] for keep in keeps) == 7
+    for keep, loss in zip(keeps, front.loss):
+        found = Schedule("tome", "made-up", 33, 1, keep)
+        assert profile.reaches(found)
+        assert loss * profile.unit == pytest.approx(loss_of(profile, found))
 
 
 def test_once_means_one_reducing_block():

@@ -21,13 +21,14 @@ from tailfleet_schema.campaign import (
     CampaignRequest,
     CampaignStatus,
     Front,
+    Measure,
     ReportRow,
     StepStatus,
 )
 from tailfleet_schema.curve import Unit, UnitResult
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import JobKind
-from tailfleet_schema.workload import ModelSpec, Workload
+from tailfleet_schema.workload import DatasetSpec, ModelSpec, Workload
 
 MOST_VERIFICATIONS = 20
 """So many earlier ones, the newest, teach a plan."""
@@ -72,7 +73,7 @@ def workload_of(request: CampaignRequest, model: ModelSpec, kind: BoardKind) -> 
 
 
 def wanted_profile(request: CampaignRequest, model: ModelSpec) -> list[Unit]:
-    """The judged units that plans of ``model`` rest on; none without an objective or without labelled images."""
+    """The judged units that plans of ``model`` rest on; none without an objective or without images."""
     if request.objective is None or model.dataset is None:
         return []
     methods = dict.fromkeys(method for _, planned in request.plans() for method in request.competing(planned))
@@ -170,14 +171,28 @@ def step_report(
     results = store.list_results(verify_id) if verify_id is not None else []
     # The job knows which model it measured; by now the name may stand for another.
     model = store.get_model(step.model) if verify_id is None else store.get_job(verify_id).workload.model
-    planned = report_rows(board.name, board.kind, model, mine, results, objective)
+    measure = measure_of(_dataset(store, model, verify_id))
+    planned = report_rows(board.name, board.kind, model, mine, results, objective, measure)
     seen = (board.name, board.kind.value, model.name)
     fronts = [
-        Front(*seen, planner, method, plan.dense_ns, model.dataset is not None, plan.front, plan.on)
+        Front(*seen, planner, method, plan.dense_ns, measure, plan.front, plan.on)
         for planner, method, plan in mine
         if plan.front
     ]
     return CampaignReport(campaign.id, [replace(row, curve_id=step.curve_id) for row in planned], fronts)
+
+
+def measure_of(dataset: DatasetSpec | None) -> Measure:
+    """What plans of a model that is judged on ``dataset`` lose."""
+    if dataset is None:
+        return Measure.WORK
+    return Measure.TOP1 if dataset.labelled else Measure.AGREEMENT
+
+
+def _dataset(store: Store, model: ModelSpec, verify_id: str | None) -> DatasetSpec | None:
+    if verify_id is not None:
+        return store.get_job(verify_id).dataset
+    return None if model.dataset is None else store.get_dataset(model.dataset)
 
 
 def _in_order(request: CampaignRequest, plans: Iterable[tuple[str, str, Plan]]) -> list[tuple[str, str, Plan]]:

@@ -259,15 +259,19 @@ class Fleet(Connection):
         index_only: bool = False,
         replace: bool = False,
         progress: Progress = silent,
+        labels: bool = True,
     ) -> tuple[DatasetAdded, tuple[str, ...]]:
         """Register a folder of images, one folder a class; what came of it, and sentences on files left out.
+
+        Without ``labels`` whatever lies below the folder counts, and models are judged by whether a reduced one agrees
+        with the dense one.
 
         ``calibration`` and ``evaluation`` are numbers of images (``int``) or shares of them (``float``); of every class
         the same share. ``class_index`` gives folders their labels, where they are a part of a model's classes. With
         ``index_only`` the files stay here, and every board names a folder of its own that holds them. Raises
         ``InputError`` for what is no such folder; nothing is registered then.
         """
-        prepared = datasets.prepare(name, Path(path), calibration, evaluation, seed, class_index, progress)
+        prepared = datasets.prepare(name, Path(path), calibration, evaluation, seed, class_index, progress, labels)
         taken = any(
             known.name == name and known.sha256 != prepared.spec.sha256
             for known in self._get("/v1/datasets", Datasets).datasets

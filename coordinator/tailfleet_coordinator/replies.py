@@ -110,7 +110,7 @@ class Models:
 
 @dataclass(frozen=True)
 class Datasets:
-    """All sets of labelled images."""
+    """All sets of images."""
 
     datasets: list[DatasetSpec]
 

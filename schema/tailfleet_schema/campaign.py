@@ -70,13 +70,25 @@ class Statistic(Enum):
     """What one call in a hundred exceeds: the tail, disturbances and all."""
 
 
+class Measure(Enum):
+    """What is lost where tokens are dropped, as plans weigh it and reports show it."""
+
+    TOP1 = "top-1"
+    """Percentage points of top-1 on labelled images."""
+    AGREEMENT = "agreement"
+    """Percentage points of agreement with the dense model (eager, fp32) on images that have no labels."""
+    WORK = "work"
+    """Percent of token × block that is left out: there are no images."""
+
+
 @dataclass(frozen=True)
 class Objective:
     """What a plan is to achieve.
 
-    With ``max_accuracy_drop`` (percentage points of top-1): the fastest schedule that loses no more. With
-    a latency budget, as a share of dense or in nanoseconds: the schedule within it that loses least. With
-    both: the accuracy limit for models that have labelled images, the budget for those that have none.
+    With ``max_accuracy_drop`` (percentage points of top-1, or of agreement with the dense model where images have no
+    labels): the fastest schedule that loses no more. With a latency budget, as a share of dense or in nanoseconds: the
+    schedule within it that loses least. With both: the accuracy limit for models that have labelled images, the budget
+    for others.
     With ``utility_alpha`` = α: argmax of α·(1 − L/L_dense) + (1 − α)·A/A_dense. With ``front``: the whole front of
     latency and loss, some points of it verified, and none recommended. With ``deadline_ns``: the highest throughput,
     which at one batch size is the fastest schedule that loses no more than ``max_accuracy_drop`` and meets it;
@@ -272,7 +284,7 @@ class ReportRow:
     speedup: Optional[float]
     """Measured dense over measured pruned, of the same interleaved rounds."""
     top1_dense: Optional[float]
-    """Percent of evaluation images; None where the model has no labelled images."""
+    """Percent of evaluation images; None where ``measure`` is another."""
     top1_pruned: Optional[float]
     top1_computed_on: Optional[str]
     """``board`` or ``host``; None where there is no top-1."""
@@ -284,6 +296,15 @@ class ReportRow:
     """The curve that the plan rests on."""
     reduces_by: Optional[str] = None
     """The schedule's own method, where several competed (``method`` is ``auto``)."""
+    measure: Measure = Measure.TOP1
+    agreement_dense: Optional[float] = None
+    """Percent of evaluation images, labelled or not, whose answer is that of the dense model in eager fp32 (on a
+    virtual board: in the workload's dtype); None where nothing was judged."""
+    agreement_pruned: Optional[float] = None
+    kl_nats: Optional[float] = None
+    """Mean divergence of the pruned model's answers from the same."""
+    agreement_computed_on: Optional[str] = None
+    """``board`` or ``host``; None where nothing was judged."""
 
 
 @dataclass(frozen=True)
@@ -292,7 +313,7 @@ class FrontPoint:
 
     latency_ns: float
     loss: float
-    """Cautious loss in points of top-1; for models without images the percent of token × block left out."""
+    """Cautious loss, as the front's ``measure`` has it."""
     keep: List[int]
     method: str = ""
     """The schedule's; empty in what was stored before methods competed."""
@@ -309,8 +330,8 @@ class Front:
     method: str
     dense_ns: float
     """Predicted as the points are, ``on`` the same statistic."""
-    has_images: bool
-    """Whether losses are of top-1; else of tokens."""
+    measure: Measure
+    """What the points lose."""
     points: List[FrontPoint]
     on: Statistic = Statistic.QUIET
 

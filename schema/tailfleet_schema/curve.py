@@ -95,7 +95,8 @@ class Unit:
 
 @dataclass(frozen=True)
 class Judgement:
-    """How a model's predictions on labelled images came out."""
+    """How a model's predictions on images came out. Where these have no labels, the dense model's answers are what is
+    right, and ``correct`` equals ``agreeing``."""
 
     images: int
     correct: int

@@ -27,7 +27,7 @@ class PlannedOn:
     campaign: Optional[str] = None
     curve_id: Optional[int] = None
     dataset_sha256: Optional[str] = None
-    """Together with ``model_digest`` the accuracy profile; None where the model has no labelled images."""
+    """Together with ``model_digest`` the accuracy profile; None where the model has no images."""
     fingerprint: Optional[str] = None
     """Environment of the board when it was measured."""
 

@@ -110,7 +110,7 @@ class ModelSpec:
     checkpoint_sha256: Optional[str] = None
     """Content address of an ``.npz`` of weights; None means random weights, seeded: latency only."""
     dataset: Optional[str] = None
-    """Name of the dataset whose images it is judged on; None means there are none."""
+    """Name of the dataset whose images it is judged on, with labels or without; None means there are none."""
     preprocessing: Optional[Preprocessing] = None
     """Needed where there is a dataset."""
     pretrained: bool = False
@@ -140,7 +140,9 @@ FILES = "files"
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Labelled images, split once and for all into parts that share none; ``sha256`` names images, labels and splits.
+    """Images, split once and for all into parts that share none; ``sha256`` names images, labels and splits.
+
+    Images of a dataset without ``classes`` have no labels: what the dense model says of them stands for these.
 
     ``arrays``: one ``.npz`` of ``images`` uint8 (n, h, w) or (n, h, w, 3), ``labels`` int64 (n,), and int64 index
     arrays ``train``, ``calibration``, ``evaluation``. ``files``: a JSON index of image files (path, class, split and
@@ -150,6 +152,7 @@ class DatasetSpec:
     name: str
     sha256: str
     classes: int
+    """0: the images have no labels."""
     calibration_images: int
     evaluation_images: int
     source: str
@@ -161,7 +164,7 @@ class DatasetSpec:
     def __post_init__(self) -> None:
         check_name("name", self.name)
         check_digest("sha256", self.sha256)
-        check_count("classes", self.classes, 1, LARGEST)
+        check_count("classes", self.classes, 0, LARGEST)
         check_count("calibration_images", self.calibration_images, 0)
         check_count("evaluation_images", self.evaluation_images, 0)
         check_known("form", self.form, (ARRAYS, FILES))
@@ -169,7 +172,16 @@ class DatasetSpec:
             check_digest("pack_sha256", self.pack_sha256)
             if self.form == ARRAYS:
                 raise InputError("only a dataset of files has a pack", path="pack_sha256")
+        if self.form == ARRAYS and not self.labelled:
+            raise InputError("must be at least 1: only a dataset of files may have no labels", path="classes")
 
+    @property
+    def labelled(self) -> bool:
+        """Whether each image has a label."""
+        return self.classes > 0
+
+
+NO_LABEL = -1
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -184,6 +196,7 @@ class ImageFile:
     path: str
     """Below the dataset's folder, and within its pack: relative, with forward slashes."""
     label: int
+    """``NO_LABEL`` in a dataset without classes, and nowhere else."""
     split: str
     sha256: str
 
@@ -191,8 +204,8 @@ class ImageFile:
         outside = any(part in ("", ".", "..") for part in self.path.split("/"))
         if outside or "\\" in self.path or "\0" in self.path:
             raise InputError("{!r} is not the path of a file below the dataset's folder".format(self.path))
-        if self.label < 0:
-            raise InputError("label must be at least 0")
+        if self.label < NO_LABEL:
+            raise InputError("label must be at least 0, or {} where there is none".format(NO_LABEL))
         if self.split not in JUDGED_SPLITS:
             raise InputError("unknown split {!r}; known: {}".format(self.split, ", ".join(JUDGED_SPLITS)))
         if not _SHA256.fullmatch(self.sha256):
@@ -204,7 +217,7 @@ class DatasetIndex:
     """What a dataset of files holds: the artifact that ``DatasetSpec.sha256`` names, as canonical JSON."""
 
     classes: List[str]
-    """Names, in the order of the labels."""
+    """Names, in the order of the labels; none where the images have no labels."""
     files: List[ImageFile]
     """In the order in which they are judged: the first so many of a split are a fair sample of it."""
 
@@ -212,6 +225,9 @@ class DatasetIndex:
         paths = set()
         splits: Dict[str, str] = {}
         for file in self.files:
+            if (file.label == NO_LABEL) == bool(self.classes):
+                has, wants = ("no label", "classes") if self.classes else ("a label", "no classes")
+                raise InputError("{} has {}, but there are {}".format(file.path, has, wants))
             if file.label >= len(self.classes):
                 raise InputError(
                     "{} has the label {}, but there are {} classes".format(file.path, file.label, len(self.classes))

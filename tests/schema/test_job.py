@@ -7,6 +7,7 @@ from tailfleet_schema.campaign import (
     BASELINES,
     DEFAULT_METHODS,
     CampaignRequest,
+    Measure,
     Objective,
     ReportRow,
     Statistic,
@@ -140,8 +141,9 @@ def test_what_was_stored_before_statistics_were_named_is_on_quiet():
     nothing = {field.name: None for field in dataclasses.fields(ReportRow)}
     words = dict.fromkeys(("board", "board_kind", "model", "planner", "method", "verdict"), "x")
     row = {**nothing, **words, "recommended": False}
-    del row["on"]
+    del row["on"], row["measure"]
     assert codec.decode(ReportRow, row).on is Statistic.QUIET
+    assert codec.decode(ReportRow, row).measure is Measure.TOP1
 
 
 def test_a_statistic_travels_by_its_name():

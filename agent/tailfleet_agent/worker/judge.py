@@ -1,4 +1,5 @@
-"""Judging predictions on labelled images: top-1, agreement with the dense model, divergence from it.
+"""Judging predictions on images: top-1, agreement with the dense model, divergence from it. Of images without labels
+the dense model's own answers are what is right, so that top-1 is agreement there.
 
 Answers the units that ask for it: a whole schedule on the evaluation images (ACCURACY), one method reducing at one
 block, or up to it, on the calibration images (LOSS), a random part of the patches as input on the same (INPUT), and
@@ -41,8 +42,10 @@ Predict = Callable[[str, Any], Any]
 class Split:
     """The images of one split, a batch at a time, and what the dense model says of them."""
 
-    def __init__(self, anatomy: Anatomy, images: datasets.Images, model: ModelSpec, device: str, dtype: str) -> None:
-        self.labels = images.labels  # (images,) int64
+    def __init__(
+        self, anatomy: Anatomy, images: datasets.Images, labelled: bool, model: ModelSpec, device: str, dtype: str
+    ) -> None:
+        self.labels = images.labels if labelled else None  # (images,) int64
         self._images = images
         self._model = model
         self._device = device
@@ -138,7 +141,8 @@ class Judge:
             else:
                 split = self._split("calibration")
                 logits = self._with_loss(unit, split) if unit.part is Part.LOSS else self._with_input(unit, split)
-            return compare(logits, split.dense_logits(), split.labels, self._computed_on)
+            dense = split.dense_logits()
+            return compare(logits, dense, dense.argmax(1) if split.labels is None else split.labels, self._computed_on)
 
     @property
     def _anatomy(self) -> Anatomy:
@@ -155,7 +159,8 @@ class Judge:
                 raise InputError("the job judges predictions, but carries no dataset")
             images = datasets.load(job.dataset, self._artifacts_dir, name, job.images, self._dataset_folder)
             workload = job.workload
-            self._splits[name] = Split(self._anatomy, images, workload.model, self._device, self._dtype)
+            device, dtype = self._device, self._dtype
+            self._splits[name] = Split(self._anatomy, images, job.dataset.labelled, workload.model, device, dtype)
         return self._splits[name]
 
     def _scheduled(self, unit: Unit, split: Split) -> torch.Tensor:

@@ -55,7 +55,10 @@ def run(
         str | None, typer.Option(metavar="12ms|0.8x", help="The least loss within a time, or a share of dense.")
     ] = None,
     max_accuracy_drop: Annotated[
-        str | None, typer.Option(metavar="POINTS", help="The fastest that loses no more points of top-1.")
+        str | None,
+        typer.Option(
+            metavar="POINTS", help="The fastest that loses no more points of top-1 (without labels: of agreement)."
+        ),
     ] = None,
     utility: Annotated[
         str | None, typer.Option(metavar="alpha=0.5", help="The best weighed sum of latency and top-1.")

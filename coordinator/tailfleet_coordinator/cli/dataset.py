@@ -1,4 +1,4 @@
-"""``tailfleet dataset``: register folders of labelled images, and list them."""
+"""``tailfleet dataset``: register folders of images, labelled or not, and list them."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,13 +11,14 @@ from tailfleet_coordinator.cli.bar import bars
 from tailfleet_coordinator.cli.show import fleet, say, table
 from tailfleet_coordinator.library.datasets import read_class_index
 from tailfleet_coordinator.library.splits import CALIBRATION_SHARE, amount_of
+from tailfleet_schema.workload import DatasetSpec
 
-app = typer.Typer(help="Register and list labelled images.", no_args_is_help=True)
+app = typer.Typer(help="Register and list images to judge models on.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_datasets() -> None:
-    """Every set of labelled images."""
+    """Every set of images; one of 0 classes has no labels."""
     frame = fleet().datasets()
     table("datasets", frame.assign(sha256=frame["sha256"].str[:12]), "no dataset is registered")
 
@@ -38,6 +39,13 @@ def add(
         Path | None,
         typer.Option(help="JSON object of folder to label, where the folders are a part of a model's classes."),
     ] = None,
+    no_labels: Annotated[
+        bool,
+        typer.Option(
+            "--no-labels",
+            help="Folders are no classes: models are judged by how often a reduced one agrees with the dense one.",
+        ),
+    ] = False,
     index_only: Annotated[
         bool, typer.Option("--index-only", help="Send no images: each board names a folder that holds them.")
     ] = False,
@@ -45,8 +53,9 @@ def add(
 ) -> None:
     """Register a folder of images: one folder a class, labels in the order of the folders' names.
 
-    The images of every class are divided into calibration and evaluation in the same proportion; no image, whatever
-    its name, is in both. They are sent as they are and decoded on the boards.
+    With --no-labels, every image below the folder. The images of every class are divided into calibration and
+    evaluation in the same proportion; no image, whatever its name, is in both. They are sent as they are and decoded on
+    the boards.
     """
     with bars() as progress:
         added, notes = fleet().add_dataset(
@@ -59,17 +68,19 @@ def add(
             index_only=index_only,
             replace=replace,
             progress=progress,
+            labels=not no_labels,
         )
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     spec = added.dataset
     say(
-        f"dataset {name} {'is registered' if added.new else 'was registered already'}: {spec.classes} classes,"
+        f"dataset {name} {'is registered' if added.new else 'was registered already'}: {_classes(spec)},"
         f" {spec.calibration_images} calibration and {spec.evaluation_images} evaluation images"
     )
     if index_only:
         say(f"no images were sent; on every board: tailfleet-agent dataset {name} FOLDER")
-        say(f"plans that weigh accuracy need them here, too: tailfleet up --dataset {name}=FOLDER")
+        weighed = "agreement" if no_labels else "accuracy"
+        say(f"plans that weigh {weighed} need them here, too: tailfleet up --dataset {name}=FOLDER")
 
 
 @app.command()
@@ -81,12 +92,14 @@ def show(name: Annotated[str, typer.Argument(help="A dataset's name.")]) -> None
     say(f"sha256: {spec.sha256}")
     say(f"form: {spec.form}")
     say(f"source: {spec.source}")
+    if index is None or not spec.labelled:
+        say(f"{_classes(spec)}, {spec.calibration_images} calibration, {spec.evaluation_images} evaluation images")
     if index is None:
-        say(
-            f"{spec.classes} classes, {spec.calibration_images} calibration, {spec.evaluation_images} evaluation images"
-        )
         return
     say(f"pack: {spec.pack_sha256 or f'none: each board names a folder: tailfleet-agent dataset {name} FOLDER'}")
+    if not spec.labelled:
+        say("models are judged by how often a reduced one answers as the dense one does")
+        return
     counts = Counter((file.label, file.split) for file in index.files)
     frame = pandas.DataFrame(
         [
@@ -97,3 +110,7 @@ def show(name: Annotated[str, typer.Argument(help="A dataset's name.")]) -> None
         columns=["label", "class", "calibration", "evaluation"],
     )
     table("classes", frame, "there are no classes")
+
+
+def _classes(spec: DatasetSpec) -> str:
+    return f"{spec.classes} classes" if spec.labelled else "no labels"

@@ -9,6 +9,8 @@ FORMS = "max-accuracy-drop=1.0, latency-budget=0.8x, latency-budget=12ms, utilit
 
 DEFAULT = "max-accuracy-drop=1.0,latency-budget=0.8x"
 
+UNLABELLED = " (without labels: of agreement with the dense model)"
+
 UNITS_NS = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
 
 
@@ -61,10 +63,10 @@ def words(objective: Objective) -> str:
     if objective.front:
         return f"the whole front of latency {on} and loss, points of it measured"
     if objective.utility_alpha is not None:
-        return f"the best utility, α = {objective.utility_alpha:g}, of latency {on} and top-1"
+        return f"the best utility, α = {objective.utility_alpha:g}, of latency {on} and top-1{UNLABELLED}"
     if objective.deadline_ns is not None:
         drop = objective.max_accuracy_drop
-        lost = "" if drop is None else f" with at most {drop:g} points of top-1 lost"
+        lost = "" if drop is None else f" with at most {drop:g} points of top-1 lost{UNLABELLED}"
         return f"the most images a second{lost}, each batch within {objective.deadline_ns / 1e6:g} ms {on}"
     share, ns = objective.latency_share, objective.latency_ns
     budget = None
@@ -75,7 +77,7 @@ def words(objective: Objective) -> str:
         return str(budget)
     limit = f"at most {objective.max_accuracy_drop:g} points of top-1 lost"
     fastest = f"as fast as possible {on} with {limit}"
-    return fastest if budget is None else f"{fastest}; without labelled images {budget}"
+    return f"{fastest}{UNLABELLED}" if budget is None else f"{fastest}; without labelled images {budget}"
 
 
 def _statistic(name: str) -> Statistic:

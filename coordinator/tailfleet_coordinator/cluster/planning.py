@@ -129,6 +129,7 @@ class Planning:
         # An earlier release may have judged other units: a plan is the same whether it did or not.
         wanted = set(wanted_profile(request, model))
         whole = [result for result in stored_profile(self._store, model) if result.unit in wanted]
+        labelled = model.dataset is None or self._store.get_dataset(model.dataset).labelled
         methods = {method for one in batch for _, method in one.pairs}
         # One object for all boards: by that it is known that they have it in common.
         profiles = {method: _of_methods(whole, request.competing(method)) for method in methods}
@@ -151,6 +152,7 @@ class Planning:
                     request.competing(method) if method == AUTO else [],
                     seen,
                     request.verify,
+                    labelled,
                 )
                 for planner, method in one.pairs
             ]

@@ -144,7 +144,7 @@ class ModelTable(Table):
 
 
 class DatasetTable(Table):
-    """Labelled images; ``sha256`` names their artifact."""
+    """Images, most of them labelled; ``sha256`` names their artifact."""
 
     __tablename__ = "datasets"
     __table_args__ = (digest_of("sha256"),)

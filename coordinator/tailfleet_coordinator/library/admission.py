@@ -27,12 +27,17 @@ def check_model(spec: ModelSpec, dataset: DatasetSpec | None) -> None:
 
 
 def check_classes(model: ModelSpec, dataset: DatasetSpec) -> None:
-    """Raise ``InputError`` where images are of classes that the model does not know."""
+    """Raise ``InputError`` where images are of classes that the model does not know, or it tells none apart."""
     if dataset.classes > model.geometry.classes:
         raise InputError(
             f"dataset {dataset.name!r} has {dataset.classes} classes, and model {model.name!r} tells"
             f" {model.geometry.classes} apart",
             "choose another dataset, or give the model --num-classes and weights for them",
+        )
+    if not dataset.labelled and model.geometry.classes < 2:
+        raise InputError(
+            f"model {model.name!r} tells no classes apart, so it has no answers to agree with",
+            "leave --dataset out, or give the model --num-classes and weights for them",
         )
 
 
@@ -60,7 +65,8 @@ def check_dataset(spec: DatasetSpec, content: bytes) -> DatasetIndex:
     for what, (said, found) in told.items():
         if said != found:
             raise InputError(f"dataset.{what} is {said}, but the index has {found}")
-        if found < 1:
+        # Without classes there are no labels, which the index holds itself to.
+        if found < 1 and what != "classes":
             raise InputError(f"dataset.{what} must be at least 1")
     first: dict[str, ImageFile] = {}
     for file in index.files:

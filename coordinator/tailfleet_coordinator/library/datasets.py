@@ -51,13 +51,17 @@ def prepare(
     seed: int = 0,
     class_index: Mapping[str, int] | None = None,
     progress: Progress = silent,
+    labels: bool = True,
 ) -> Prepared:
     """Read every image below ``root`` once, and divide them. There is no pack yet; see :meth:`Prepared.packed`.
 
-    Raises ``InputError``, naming what is wrong with which file or folder.
+    Without ``labels`` the folders are no classes. Raises ``InputError``, naming what is wrong with which file or
+    folder.
     """
     check_name("dataset", name)
-    folder = imagefolder.scan(root, class_index)
+    if not labels and class_index is not None:
+        raise InputError("a class index gives labels, and images without labels have none", "leave one of them out")
+    folder = imagefolder.scan(root, class_index) if labels else imagefolder.scan_unlabelled(root)
     pictures, notes = imagefolder.read(folder, progress)
     parts = splits.split(pictures, folder.classes, calibration, evaluation, seed)
     files = [
@@ -72,7 +76,8 @@ def prepare(
         classes=len(folder.classes),
         calibration_images=len(parts[0]),
         evaluation_images=len(parts[1]),
-        source=f"image folder {root.resolve().name!r}, {len(pictures)} images, divided with seed {seed}",
+        source=f"image folder {root.resolve().name!r}, {len(pictures)} images{'' if labels else ' without labels'},"
+        f" divided with seed {seed}",
         form=FILES,
     )
     return Prepared(spec, index, root, notes=(*folder.notes, *notes))

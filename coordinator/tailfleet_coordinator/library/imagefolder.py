@@ -1,8 +1,9 @@
-"""A folder of images by class, as torchvision's ``ImageFolder`` reads it: which files there are, and their sha256.
+"""A folder of images by class, as torchvision's ``ImageFolder`` reads it, or of images without labels: which files
+there are, and their sha256.
 
 The folders right below the root are the classes, in the order of their names; whatever lies below one of them, however
-deep, is of that class. Hidden files and folders are left out. Files are read once, in pieces, and only their first
-bytes are looked at: decoding them is the measured child's work.
+deep, is of that class. Without labels whatever lies below the root counts. Hidden files and folders are left out. Files
+are read once, in pieces, and only their first bytes are looked at: decoding them is the measured child's work.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from tailfleet_coordinator.library.progress import Progress, silent
 from tailfleet_schema.errors import InputError
-from tailfleet_schema.workload import LARGEST
+from tailfleet_schema.workload import LARGEST, NO_LABEL
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """torchvision's ``IMG_EXTENSIONS``."""
@@ -62,7 +63,7 @@ class ImageFolder:
 
     root: Path
     classes: list[str]
-    """Names of the class folders by label; an empty text for a label that no folder has."""
+    """Names of the class folders by label; an empty text for a label that no folder has. None without labels."""
     files: list[Found]
     """Sorted by path."""
     notes: list[str] = field(default_factory=list)
@@ -75,10 +76,7 @@ def scan(root: Path, class_index: Mapping[str, int] | None = None) -> ImageFolde
     ``class_index`` gives each class folder its label, for a folder that holds a part of a model's classes; without it
     the labels are 0, 1, … in the order of the folders' names. Raises ``InputError`` for what is no such folder.
     """
-    if not root.exists():
-        raise InputError(f"there is no {root}")
-    if not root.is_dir():
-        raise InputError(f"{root} is a file, not a folder of images", "name the folder that holds one folder a class")
+    _check_root(root, "name the folder that holds one folder a class")
     names = _class_folders(root)
     labels = {name: label for label, name in enumerate(names)} if class_index is None else _chosen(names, class_index)
     skipped = _Skipped()
@@ -96,6 +94,16 @@ def scan(root: Path, class_index: Mapping[str, int] | None = None) -> ImageFolde
         classes[label] = name
     files.sort(key=lambda file: file.path)
     return ImageFolder(root, classes, files, skipped.sentences())
+
+
+def scan_unlabelled(root: Path) -> ImageFolder:
+    """The image files below ``root``, however deep, without labels. Raises ``InputError`` where there are none."""
+    _check_root(root, "name the folder that holds the images")
+    skipped = _Skipped()
+    files = sorted(_images(root, root, NO_LABEL, skipped), key=lambda file: file.path)
+    if not files:
+        raise InputError(f"there are no images in {root}", f"images end in {', '.join(SUFFIXES)}")
+    return ImageFolder(root, [], files, skipped.sentences())
 
 
 def read(folder: ImageFolder, progress: Progress = silent) -> tuple[list[Picture], list[str]]:
@@ -125,7 +133,8 @@ def read(folder: ImageFolder, progress: Progress = silent) -> tuple[list[Picture
                 f"{known.path} and {picture.path} are the same image under two classes", "remove one of them"
             )
         copies += known is not picture
-    notes = [f"{copies} files are copies of another one of their class and count once"] if copies else []
+    of_class = " of their class" if folder.classes else ""
+    notes = [f"{copies} files are copies of another one{of_class} and count once"] if copies else []
     return list(first.values()), notes
 
 
@@ -146,13 +155,23 @@ def is_image(beginning: bytes) -> bool:
     return _IMAGE.match(beginning) is not None
 
 
+def _check_root(root: Path, mend: str) -> None:
+    if not root.exists():
+        raise InputError(f"there is no {root}")
+    if not root.is_dir():
+        raise InputError(f"{root} is a file, not a folder of images", mend)
+
+
 def _class_folders(root: Path) -> list[str]:
     try:
         names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
         raise InputError(f"{root} cannot be read: {error.strerror}") from error
     if not names:
-        raise InputError(f"{root} has no class folders", "put the images of each class into a folder of its own")
+        raise InputError(
+            f"{root} has no class folders",
+            "put the images of each class into a folder of its own, or add them with --no-labels",
+        )
     if SPLIT_NAMES.issuperset(name.lower() for name in names):
         raise InputError(
             f"the folders of {root} ({', '.join(names)}) are splits, not classes",

@@ -32,9 +32,10 @@ def split(
 ) -> tuple[list[Picture], list[Picture]]:
     """Calibration and evaluation pictures; ``evaluation`` None: all that is left.
 
-    ``pictures`` are of different content. Which of a class go where, and in which order they stand, follows from
-    ``seed`` and their content alone, not from their names or order. The first so many of a part have about its mix of
-    classes, too. Raises ``InputError`` where a class would be absent from one part.
+    ``pictures`` are of different content; without ``classes`` they have no labels, and are divided as those of one.
+    Which of a class go where, and in which order they stand, follows from ``seed`` and their content alone, not from
+    their names or order. The first so many of a part have about its mix of classes, too. Raises ``InputError`` where a
+    class would be absent from one part.
     """
     by_class: dict[int, list[Picture]] = {}
     for picture in pictures:
@@ -55,9 +56,11 @@ def split(
     for label, size, take, then in zip(labels, sizes, first, second, strict=True):
         for what, total, count in (("calibration", wanted, take), ("evaluation", rest, then)):
             if not count:
+                whose = f"class {classes[label]!r}" if classes else "the folder"
                 raise InputError(
-                    f"class {classes[label]!r} has too few images ({size}) to be among the {total} {what} images",
-                    "every class needs one in each split: add images, or change --calibration and --evaluation",
+                    f"{whose} has too few images ({size}) to be among the {total} {what} images",
+                    f"{'every class' if classes else 'it'} needs one in each split: add images, or change --calibration"
+                    " and --evaluation",
                 )
         members = _shuffled(by_class[label], seed)
         parts[0].append(members[:take])

@@ -33,7 +33,7 @@ class Candidates:
     """Of a point: a front may have thousands, and few are looked at."""
     latency_ns: NDArray[np.float64]
     loss: NDArray[np.float64]
-    """Points of top-1, or percent of token work left out."""
+    """Points of top-1 or of agreement, or percent of token work left out."""
     knobs: dict[str, str]
     """The setting of a schedule that a knob gave, by its digest."""
 

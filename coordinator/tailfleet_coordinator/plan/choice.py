@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailfleet_coordinator.plan.prediction import Prediction
-from tailfleet_coordinator.plan.verdict import against_dense, in_ms, on_statistic, points
-from tailfleet_schema.campaign import Objective, Statistic
+from tailfleet_coordinator.plan.verdict import NAMES, against_dense, in_ms, on_statistic, points
+from tailfleet_schema.campaign import Measure, Objective, Statistic
 
 MISSED = 0.1
 """Of a latency budget: further points of a front are looked for down to so much below it."""
@@ -25,14 +25,17 @@ class Options:
     method: str
     latency_ns: NDArray[np.float64]
     loss: NDArray[np.float64]
-    """Points of top-1 where ``dense_top1`` is known, else percent of token work left out."""
+    """As ``measure`` has it."""
     dense: Prediction
     dense_top1: float | None
-    """Percent of calibration images; None: the model has no labelled images."""
+    """Percent of calibration images that the dense model is right on, all where they have no labels; None: the model
+    has no images."""
     predict: Callable[[int], Prediction]
     """The prediction, with its interval, of a point of the front."""
     on: Statistic = Statistic.QUIET
     """What all latencies here are on; for the words alone."""
+    measure: Measure = Measure.TOP1
+    """What points lose; without ``dense_top1`` it is work."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def choose(options: Options, objective: Objective) -> Choice:
         return _unless_dense(options, _by_utility(options, objective.utility_alpha))
     if objective.deadline_ns is not None:
         return _most_throughput(options, objective)
-    if objective.max_accuracy_drop is not None and judged:
+    if objective.max_accuracy_drop is not None and judged and (budget is None or options.measure is Measure.TOP1):
         return _fastest(options, objective.max_accuracy_drop)
     if budget is None:
         return Choice(
@@ -134,7 +137,7 @@ def _budget(objective: Objective, dense: Prediction) -> Prediction | None:
 def _fastest(options: Options, most_drop: float) -> Choice:
     """The fastest point that loses at most ``most_drop``."""
     allowed = np.flatnonzero(options.loss <= most_drop + 1e-9)
-    limit = f"{options.method} that keeps top-1 within {points(most_drop)}"
+    limit = f"{options.method} that keeps {NAMES[options.measure]} within {points(most_drop)}"
     faster = [int(i) for i in allowed if options.latency_ns[i] < options.dense.ns * (1 - 1e-9)]
     if not faster:
         gentle = [int(i) for i in np.flatnonzero(options.latency_ns < options.dense.ns * (1 - 1e-9))]

@@ -32,6 +32,9 @@ class PlanInput:
     """What the board, as it is now, measured of earlier schedules of this model."""
     verify: int = 1
     """Points of the front that are to be measured at most."""
+    labelled: bool = True
+    """Whether the images that ``profile`` was judged on have labels; else its top-1 is agreement with the dense
+    model."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Plan:
     predicted_low_ns: float
     predicted_high_ns: float
     expected_drop: float | None
-    """Points of top-1 on calibration images, a best guess; None where there is no profile or no schedule."""
+    """Points of top-1 (or of agreement) on calibration images, a best guess; None where there is no profile or no
+    schedule."""
     verdict: str
     front: list[FrontPoint] = field(default_factory=list)
     on: Statistic = Statistic.QUIET

@@ -13,9 +13,9 @@ import numpy as np
 from tailfleet_coordinator.plan.decision import Plan
 from tailfleet_coordinator.plan.quantiles import Percentile, complete, least_calls, timed
 from tailfleet_coordinator.plan.residuals import Verified
-from tailfleet_coordinator.plan.verdict import DO_NOT_PRUNE, PRUNE, against_dense, in_ms, on_statistic, points
+from tailfleet_coordinator.plan.verdict import DO_NOT_PRUNE, NAMES, PRUNE, against_dense, in_ms, on_statistic, points
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.campaign import AUTO, Objective, ReportRow, Statistic
+from tailfleet_schema.campaign import AUTO, Measure, Objective, ReportRow, Statistic
 from tailfleet_schema.curve import Judgement, Part, UnitResult
 from tailfleet_schema.schedule import Schedule, dense
 from tailfleet_schema.workload import ModelSpec
@@ -38,6 +38,7 @@ def report_rows(
     plans: Sequence[tuple[str, str, Plan]],
     results: Sequence[UnitResult],
     objective: Objective,
+    measure: Measure = Measure.TOP1,
 ) -> list[ReportRow]:
     """One row for each (planner, method, plan), in the order given; at most one row is recommended.
 
@@ -50,13 +51,14 @@ def report_rows(
     A schedule is recommended only if it was measured faster than dense by more than both intervals together, and within
     the accuracy limit on the evaluation images if there is one, else within the latency budget if there is one.
     Among those: the fastest under an accuracy limit; the highest top-1 (without images: the most tokens kept) under
-    a latency budget alone; the highest measured utility.
+    a latency budget alone; the highest measured utility. Where images have no labels, ``measure`` is agreement with the
+    dense model, which then stands for top-1, and a latency budget goes before an accuracy limit.
     """
     verified = _Verified.of(results, dense(model.name, model.geometry).digest, objective.on)
     judged: list[_Judged] = []
     for planner, method, plan in plans:
         own = [
-            _judged(_row(board, kind, model, (planner, method, one), verified), one, verified, objective)
+            _judged(_row(board, kind, model, (planner, method, one), verified, measure), one, verified, objective)
             for one in _alternatives(plan)
         ]
         judged += own if objective.front else [_taken(own, objective)]
@@ -140,14 +142,19 @@ class _Verified:
 
 
 def _row(
-    board: str, kind: BoardKind, model: ModelSpec, planned: tuple[str, str, Plan], verified: _Verified
+    board: str,
+    kind: BoardKind,
+    model: ModelSpec,
+    planned: tuple[str, str, Plan],
+    verified: _Verified,
+    measure: Measure,
 ) -> ReportRow:
     """The row with its figures, not yet recommended, its verdict that of the plan."""
     planner, method, plan = planned
     digest = plan.schedule.digest if plan.schedule is not None else None
     time = verified.times.get(digest) if digest is not None else None
     judgement = verified.judgements.get(digest) if digest is not None else None
-    judged = judgement or verified.dense_judgement
+    judged, labelled = judgement or verified.dense_judgement, measure is Measure.TOP1
     # A plan that could not be made on the objective's statistic has figures on another: they are not for this row.
     expected = plan if plan.on is verified.on else None
     expected_dense_ns = expected.dense_ns if expected is not None else None
@@ -167,13 +174,18 @@ def _row(
         measured_low_ns=time.low if time is not None else None,
         measured_high_ns=time.high if time is not None else None,
         speedup=verified.dense.value / time.value if time is not None and verified.dense is not None else None,
-        top1_dense=_top1(verified.dense_judgement),
-        top1_pruned=_top1(judgement),
-        top1_computed_on=judged.computed_on if judged is not None else None,
+        top1_dense=_top1(verified.dense_judgement) if labelled else None,
+        top1_pruned=_top1(judgement) if labelled else None,
+        top1_computed_on=judged.computed_on if judged is not None and labelled else None,
         recommended=False,
         verdict=plan.verdict,
         on=verified.on,
         reduces_by=plan.schedule.method if plan.schedule is not None and method == AUTO else None,
+        measure=measure,
+        agreement_dense=_agreement(verified.dense_judgement),
+        agreement_pruned=_agreement(judgement),
+        kl_nats=judgement.kl_nats if judgement is not None else None,
+        agreement_computed_on=judged.computed_on if judged is not None else None,
     )
 
 
@@ -186,7 +198,7 @@ def _judged(row: ReportRow, plan: Plan, verified: _Verified, objective: Objectiv
         needed = f"a {objective.on.value} takes {least_calls(objective.on)} calls of each schedule"
         verdict = f"{DO_NOT_PRUNE}{needed}, and the verification made {verified.calls}"
     elif time is not None and verified.dense is not None:
-        accepted, verdict = _after_measuring(plan, time, verified.dense, row.top1_dense, row.top1_pruned, objective)
+        accepted, verdict = _after_measuring(plan, time, verified.dense, row, objective)
     kept_share = float(np.mean(row.keep)) / plan.schedule.tokens if row.keep and plan.schedule else 1.0
     return _Judged(replace(row, verdict=verdict), accepted, kept_share)
 
@@ -195,8 +207,7 @@ def _after_measuring(
     plan: Plan,
     time: Percentile,
     dense_time: Percentile,
-    dense_top1: float | None,
-    top1: float | None,
+    row: ReportRow,
     objective: Objective,
 ) -> tuple[bool, str]:
     """Whether the schedule does what was asked, and the verdict."""
@@ -211,12 +222,16 @@ def _after_measuring(
     if dense_time.value - time.value <= gain_half:
         share = 100 * gain_half / dense_time.value
         return False, f"{DO_NOT_PRUNE}no gain beyond the uncertainty of ±{share:.1f} %: {figures}"
-    drop = dense_top1 - top1 if dense_top1 is not None and top1 is not None else None
+    dense_right, right = _right(row)
+    drop = dense_right - right if dense_right is not None and right is not None else None
     if drop is not None:
-        figures += f"; loses {points(drop)} of top-1" if drop > 0 else f"; top-1 {_kept_words(drop)}"
-    limit = objective.max_accuracy_drop
+        name = NAMES[row.measure]
+        figures += f"; loses {points(drop)} of {name}" if drop > 0 else f"; {name} {_kept_words(drop)}"
+        if row.measure is Measure.AGREEMENT and row.kl_nats is not None:
+            figures += f" (on images without labels; KL {row.kl_nats:.2g} nats)"
+    limit = _limit(row, objective)
     if drop is not None and limit is not None and drop > limit + 1e-9:
-        return False, f"{DO_NOT_PRUNE}more than the {points(limit)} of top-1 that may be lost: {figures}"
+        return False, f"{DO_NOT_PRUNE}more than the {points(limit)} of {NAMES[row.measure]} that may be lost: {figures}"
     budget_ns = objective.latency_ns if objective.deadline_ns is None else objective.deadline_ns
     if objective.latency_share is not None:
         budget_ns = round(objective.latency_share * dense_time.value)
@@ -230,6 +245,19 @@ def _after_measuring(
     return True, f"{PRUNE}{figures}"
 
 
+def _right(row: ReportRow) -> tuple[float | None, float | None]:
+    """Percent of evaluation images that the dense and the pruned model are right on."""
+    if row.measure is Measure.AGREEMENT:
+        return row.agreement_dense, row.agreement_pruned
+    return row.top1_dense, row.top1_pruned
+
+
+def _limit(row: ReportRow, objective: Objective) -> float | None:
+    """The points that may be lost; None where the latency budget decides."""
+    budgeted = objective.latency_share is not None or objective.latency_ns is not None
+    return None if budgeted and row.measure is not Measure.TOP1 else objective.max_accuracy_drop
+
+
 def _kept_words(drop: float) -> str:
     return "unchanged" if drop == 0 else f"{points(-drop)} higher"
 
@@ -241,11 +269,11 @@ def _best(judged: Sequence[_Judged], objective: Objective) -> int | None:
 
     def rank(index: int) -> tuple[float, float]:
         row = judged[index].row
-        speedup, top1, top1_dense = row.speedup or 0.0, row.top1_pruned, row.top1_dense
+        speedup, (top1_dense, top1) = row.speedup or 0.0, _right(row)
         if objective.utility_alpha is not None and top1 is not None and top1_dense:
             alpha = objective.utility_alpha
             return alpha * (1 - 1 / max(speedup, 1e-9)) + (1 - alpha) * top1 / top1_dense, speedup
-        if objective.max_accuracy_drop is not None and top1 is not None:
+        if _limit(row, objective) is not None and top1 is not None:
             return speedup, top1
         return (top1 if top1 is not None else judged[index].kept_share), speedup
 
@@ -254,3 +282,7 @@ def _best(judged: Sequence[_Judged], objective: Objective) -> int | None:
 
 def _top1(judgement: Judgement | None) -> float | None:
     return None if judgement is None else 100.0 * judgement.correct / judgement.images
+
+
+def _agreement(judgement: Judgement | None) -> float | None:
+    return None if judgement is None else 100.0 * judgement.agreeing / judgement.images

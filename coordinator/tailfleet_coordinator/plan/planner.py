@@ -24,6 +24,7 @@ from tailfleet_coordinator.plan.rules import ALPHA, input_accuracy, pomt_rule
 from tailfleet_coordinator.plan.spread import Spread
 from tailfleet_coordinator.plan.verdict import (
     DO_NOT_PRUNE,
+    NAMES,
     PREDICTED_ONLY,
     against_dense,
     in_ms,
@@ -31,7 +32,7 @@ from tailfleet_coordinator.plan.verdict import (
     on_statistic,
     points,
 )
-from tailfleet_schema.campaign import AUTO, BASELINES, PLANNERS, FrontPoint
+from tailfleet_schema.campaign import AUTO, BASELINES, PLANNERS, FrontPoint, Measure
 from tailfleet_schema.curve import Part
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.schedule import Schedule
@@ -54,6 +55,13 @@ class _Frame:
     @property
     def dense(self) -> Prediction:
         return self.latency.dense
+
+    @property
+    def measure(self) -> Measure:
+        """What is lost."""
+        if not self.profiles:
+            return Measure.WORK
+        return Measure.TOP1 if self.given.labelled else Measure.AGREEMENT
 
     def loss(self, method: str) -> LossModel:
         return self.profiles.get(method, TokenWork(self.given.model.geometry))
@@ -141,7 +149,7 @@ def _profiles(given: PlanInput) -> dict[str, AccuracyProfile]:
         if any(r.unit.part is Part.LOSS and r.unit.label == method for r in given.profile):
             found[method] = AccuracyProfile.fit(given.model.geometry, method, given.profile)
         elif given.model.dataset is not None and given.planner != "pomt-rule":
-            raise InputError(f"{given.model.name} has labelled images, but no accuracy profile of {method} was given")
+            raise InputError(f"{given.model.name} has images, but no accuracy profile of {method} was given")
     return found
 
 
@@ -198,6 +206,7 @@ def _options(frame: _Frame, own: Candidates, words: str) -> choice.Options:
         dense_top1=dense_top1,
         predict=cache(lambda point: frame.latency.predict(own.schedule(point))),
         on=frame.latency.spread.on,
+        measure=frame.measure,
     )
 
 
@@ -272,8 +281,8 @@ def _figures(frame: _Frame, schedule: Schedule, prediction: Prediction, setting:
         needed = "a profile" if frame.given.model.dataset is not None else "labelled images"
         words += f"; its loss of accuracy is not known without {needed}"
     else:
-        words += f"; expected to lose {points(profile.expected_drop(schedule))} of top-1"
-        words += f" on {profile.images} calibration images"
+        words += f"; expected to lose {points(profile.expected_drop(schedule))} of {NAMES[frame.measure]}"
+        words += f" on {profile.images} calibration images" + ("" if frame.given.labelled else ", which have no labels")
         if not profile.reaches(schedule):
             words += " (beyond profiled blocks or counts)"
         elif profile.is_interpolated(schedule):

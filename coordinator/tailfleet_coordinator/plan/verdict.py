@@ -6,7 +6,7 @@ A verdict begins with ``prune:``, ``do not prune:`` or ``predicted only:``. What
 
 from collections.abc import Sequence
 
-from tailfleet_schema.campaign import Statistic
+from tailfleet_schema.campaign import Measure, Statistic
 
 DO_NOT_PRUNE = "do not prune: "
 PRUNE = "prune: "
@@ -32,8 +32,12 @@ def against_dense(ns: float, dense_ns: float) -> str:
     return f"{abs(share):.{digits}f} % {'faster' if share >= 0 else 'slower'} than dense"
 
 
+NAMES = {Measure.TOP1: "top-1", Measure.AGREEMENT: "agreement with the dense model"}
+"""What points are of, where images are judged."""
+
+
 def points(drop: float) -> str:
-    """Percentage points of top-1."""
+    """Percentage points of what is judged."""
     digits = 1 if abs(drop) >= 0.095 or drop == 0 else 2
     return f"{drop:.{digits}f} points"
 

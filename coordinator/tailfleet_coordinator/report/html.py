@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tailfleet_coordinator.report.table import HEADINGS, TIMES, cells, statistic
+from tailfleet_coordinator.report.table import AGREEMENT, AGREES, TIMES, TOP1, cells, headings, statistic
 from tailfleet_schema import __version__
 from tailfleet_schema.campaign import CampaignReport, ReportRow
+
+TOP1_WORDS = "top-1 is on evaluation images"
 
 _Pictures = Mapping[tuple[str, str], bytes]
 
@@ -15,6 +17,7 @@ _Pictures = Mapping[tuple[str, str], bytes]
 def page(report: CampaignReport, pictures: _Pictures, fronts: _Pictures | None = None) -> str:
     """The page. ``pictures`` of curves and ``fronts`` are PNGs by (board, model), shown in the order of the first."""
     fronts = {} if fronts is None else fronts
+    columns = headings(report.rows)
     kinds = {(row.board, row.model): row.board_kind for row in report.rows}
     environment = Environment(
         loader=PackageLoader("tailfleet_coordinator.report", "templates"),
@@ -40,10 +43,12 @@ def page(report: CampaignReport, pictures: _Pictures, fronts: _Pictures | None =
     return environment.get_template("report.html.j2").render(
         campaign=report.campaign,
         version=__version__,
-        headings=HEADINGS,
+        headings=columns,
+        number_columns=len(columns) - 4,
+        judged=[words for words, column in ((TOP1_WORDS, TOP1[0]), (AGREES, AGREEMENT[0])) if column in columns],
         times=TIMES[statistic(report.rows)],
         rows=[
-            {"cells": cells(row), "recommended": row.recommended, "virtual": row.board_kind == "virtual"}
+            {"cells": cells(row, columns), "recommended": row.recommended, "virtual": row.board_kind == "virtual"}
             for row in report.rows
         ],
         figures=figures,

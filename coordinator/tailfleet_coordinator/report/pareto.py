@@ -2,8 +2,8 @@
 
 A front is a prediction, drawn as a line of the method's colour. A verified schedule is its method's marker, filled
 where the plan is ours and hollow where it is another planner's, at the latency and the top-1 that were measured. Where
-a model has no labelled images there is no top-1: loss is then how much of the dense computation is left out, which a
-schedule says by itself.
+images have no labels, agreement with the dense model stands in place of top-1. Where a model has no images at all, loss
+is how much of the dense computation is left out, which a schedule says by itself.
 """
 
 import io
@@ -14,7 +14,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tailfleet_coordinator.report.marks import draw_measured, of_method
-from tailfleet_schema.campaign import Front, ReportRow
+from tailfleet_schema.campaign import Front, Measure, ReportRow
+
+LOSSES = {
+    Measure.TOP1: "loss of top-1, points",
+    Measure.AGREEMENT: "loss of agreement with the dense model, points",
+    Measure.WORK: "tokens × blocks left out, %",
+}
 
 
 def draw(fronts: Sequence[Front], rows: Sequence[ReportRow]) -> bytes:
@@ -45,7 +51,7 @@ def compose(fronts: Sequence[Front], rows: Sequence[ReportRow]) -> Figure:
     virtual = " (virtual: modelled latency)" if first.board_kind == "virtual" else ""
     axes.set_title(f"{first.model} on {first.board}{virtual}: what is gained, what is lost", loc="left")
     axes.set_xlabel(f"{'modelled latency' if virtual else 'latency'} of one call on {first.on.value}, ms")
-    axes.set_ylabel("loss of top-1, points" if first.has_images else "tokens × blocks left out, %")
+    axes.set_ylabel(LOSSES[first.measure])
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, markerscale=0.7)
@@ -56,7 +62,7 @@ def _draw_front(axes: Axes, front: Front) -> None:
     _, colour = of_method(front.method)
     label = front.method if front.planner == "optimal" else f"{front.method} by {front.planner}"
     count = len(front.points)
-    kind = "cautious loss, " if front.has_images else ""
+    kind = "" if front.measure is Measure.WORK else "cautious loss, "
     axes.plot(
         [point.latency_ns / 1e6 for point in front.points],
         [point.loss for point in front.points],
@@ -77,9 +83,13 @@ def _draw_dense(axes: Axes, first: Front, rows: Sequence[ReportRow]) -> None:
 
 
 def _loss(row: ReportRow, fronts: Sequence[Front]) -> float | None:
-    """What the board lost with the row's schedule; without labelled images what the schedule leaves out."""
-    if row.top1_dense is not None and row.top1_pruned is not None:
-        return row.top1_dense - row.top1_pruned
-    if fronts[0].has_images:
+    """What the board lost with the row's schedule; without images what the schedule leaves out."""
+    if row.measure is Measure.AGREEMENT:
+        dense, pruned = row.agreement_dense, row.agreement_pruned
+    else:
+        dense, pruned = row.top1_dense, row.top1_pruned
+    if dense is not None and pruned is not None:
+        return dense - pruned
+    if fronts[0].measure is not Measure.WORK:
         return None
     return next((point.loss for front in fronts for point in front.points if point.keep == row.keep), None)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tailfleet_schema import codec
-from tailfleet_schema.campaign import ReportRow, Statistic
+from tailfleet_schema.campaign import Measure, ReportRow, Statistic
 
 NONE = "–"
 VIRTUAL = "virtual"
@@ -26,6 +26,9 @@ WIDEST = {
     "measured ms (95 %)": 14,
     "top-1 dense": 7,
     "top-1 pruned": 7,
+    "agreement dense": 9,
+    "agreement pruned": 9,
+    "KL nats": 7,
 }
 """Columns of characters in the terminal: what is saved here, the verdict gets."""
 
@@ -36,17 +39,13 @@ TIMES = {
 }
 """What a time is, for people, on each statistic."""
 
-HEADINGS = (
-    "board",
-    "model",
-    "method",
-    "dense ms",
-    "predicted ms",
-    "measured ms (95 %)",
-    "speed-up",
-    "top-1 dense",
-    "top-1 pruned",
-    "verdict",
+TOP1 = ("top-1 dense", "top-1 pruned")
+AGREEMENT = ("agreement dense", "agreement pruned", "KL nats")
+"""What is judged, with and without labels."""
+
+AGREES = (
+    "agreement: how often the answer is that of the dense model in fp32, on evaluation images without labels; KL: the"
+    " divergence from it"
 )
 
 
@@ -55,30 +54,45 @@ def statistic(rows: Sequence[ReportRow]) -> Statistic:
     return rows[0].on if rows else Statistic.QUIET
 
 
+def headings(rows: Sequence[ReportRow]) -> list[str]:
+    """Of the columns that ``rows`` need: what was judged on images without labels is no top-1."""
+    unlabelled = [row.measure is Measure.AGREEMENT for row in rows]
+    judged = [*(() if unlabelled and all(unlabelled) else TOP1), *(AGREEMENT if any(unlabelled) else ())]
+    times = ["dense ms", "predicted ms", "measured ms (95 %)"]
+    return ["board", "model", "method", *times, "speed-up", *judged, "verdict"]
+
+
 def legend(rows: Sequence[ReportRow]) -> str:
     """What the table's signs and times mean."""
+    agrees = f"; {AGREES}" if AGREEMENT[0] in headings(rows) else ""
     return (
         f"★ recommended; times are {TIMES[statistic(rows)]} with a 95 % interval; "
         "virtual: the latency is modelled, not measured; ʰ: a real forward pass, but on the host of a virtual board"
+        f"{agrees}"
     )
 
 
-def cells(row: ReportRow) -> list[str]:
-    """One row for people, in the order of ``HEADINGS``."""
+def cells(row: ReportRow, columns: Sequence[str]) -> list[str]:
+    """One row for people, in the ``columns`` that ``headings`` gave."""
     virtual = f" ({VIRTUAL})" if row.board_kind == "virtual" else ""
-    on_host = "ʰ" if row.top1_computed_on == "host" else ""
-    return [
-        row.board + virtual,
-        row.model,
-        method(row),
-        _ms(row.dense_ns),
-        _predicted(row),
-        _measured(row),
-        NONE if row.speedup is None else f"{row.speedup:.2f}×",
-        _percent(row.top1_dense, on_host),
-        _percent(row.top1_pruned, on_host),
-        ("★ " if row.recommended else "") + row.verdict,
-    ]
+    on_host = "ʰ" if row.agreement_computed_on == "host" or row.top1_computed_on == "host" else ""
+    unlabelled = row.measure is Measure.AGREEMENT
+    shown = {
+        "board": row.board + virtual,
+        "model": row.model,
+        "method": method(row),
+        "dense ms": _ms(row.dense_ns),
+        "predicted ms": _predicted(row),
+        "measured ms (95 %)": _measured(row),
+        "speed-up": NONE if row.speedup is None else f"{row.speedup:.2f}×",
+        "top-1 dense": _percent(row.top1_dense, on_host),
+        "top-1 pruned": _percent(row.top1_pruned, on_host),
+        "agreement dense": _percent(row.agreement_dense if unlabelled else None, on_host),
+        "agreement pruned": _percent(row.agreement_pruned if unlabelled else None, on_host),
+        "KL nats": NONE if row.kl_nats is None or not unlabelled else f"{row.kl_nats:.2g}",
+        "verdict": ("★ " if row.recommended else "") + row.verdict,
+    }
+    return [shown[column] for column in columns]
 
 
 def method(row: ReportRow) -> str:
@@ -99,7 +113,8 @@ def render(rows: Sequence[ReportRow]) -> Table:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for heading in HEADINGS:
+    columns = headings(rows)
+    for heading in columns:
         # Names are folded where the terminal is narrow, never cut: two boards may differ in their last letter.
         table.add_column(
             heading,
@@ -112,7 +127,9 @@ def render(rows: Sequence[ReportRow]) -> Table:
         if before is not None and before != (row.board, row.model):
             table.add_section()
         # What stays the same is not said again.
-        shown = cells(row) if before != (row.board, row.model) else ["", "", *cells(row)[2:]]
+        shown = cells(row, columns)
+        if before == (row.board, row.model):
+            shown[:2] = ["", ""]
         before = (row.board, row.model)
         # Text, since a verdict may hold brackets that rich would take for markup.
         table.add_row(*(Text(cell) for cell in shown), style="bold green" if row.recommended else None)
@@ -144,12 +161,14 @@ def as_markdown(rows: Sequence[ReportRow]) -> str:
     def line(texts: Sequence[str]) -> str:
         return "| " + " | ".join(text.replace("\\", "\\\\").replace("|", "\\|") for text in texts) + " |"
 
-    rule = ["---:" if _is_number(heading) else "---" for heading in HEADINGS]
-    return "\n".join([line(HEADINGS), line(rule), *(line(cells(row)) for row in rows), "", legend(rows)]) + "\n"
+    columns = headings(rows)
+    rule = ["---:" if _is_number(heading) else "---" for heading in columns]
+    shown = [line(columns), line(rule), *(line(cells(row, columns)) for row in rows)]
+    return "\n".join([*shown, "", legend(rows)]) + "\n"
 
 
 def _is_number(heading: str) -> bool:
-    return heading.split()[0] in ("dense", "predicted", "measured", "speed-up", "top-1")
+    return heading.split()[0] in ("dense", "predicted", "measured", "speed-up", "top-1", "agreement", "KL")
 
 
 def _ms(ns: float | None) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 
 from tailfleet_schema import codec
-from tailfleet_schema.workload import DatasetIndex, DatasetSpec, Geometry, ImageFile, ModelSpec, Preprocessing
+from tailfleet_schema.workload import NO_LABEL, DatasetIndex, DatasetSpec, Geometry, ImageFile, ModelSpec, Preprocessing
 
 ARGUMENTS = {
     "img_size": 16,
@@ -69,7 +69,7 @@ class Artifacts:
             source="random",
         )
 
-    def files(self, folder, count=18, damage=None):
+    def files(self, folder, count=18, damage=None, labelled=True):
         """A dataset of PNG files below ``folder``, of several shapes and modes, and packed; ``damage`` the index."""
         random = np.random.RandomState(5)
         files = []
@@ -82,16 +82,16 @@ class Artifacts:
             Image.fromarray(random.randint(0, 256, shape + colours).astype(np.uint8)).save(str(target))
             split = "calibration" if number < count // 3 else "evaluation"
             sha256 = hashlib.sha256(target.read_bytes()).hexdigest()
-            files.append(ImageFile(path, number % 3, split, sha256))
+            files.append(ImageFile(path, number % 3 if labelled else NO_LABEL, split, sha256))
         pack = io.BytesIO()
         with zipfile.ZipFile(pack, "w", zipfile.ZIP_STORED) as archive:
             for file in files:
                 archive.write(str(folder / file.path), file.path)
-        content = codec.dumps(DatasetIndex(["a", "b", "c"], files))
+        content = codec.dumps(DatasetIndex(["a", "b", "c"] if labelled else [], files))
         return DatasetSpec(
             name="tiny",
             sha256=self.put((damage(content) if damage else content).encode()),
-            classes=3,
+            classes=3 if labelled else 0,
             calibration_images=count // 3,
             evaluation_images=count - count // 3,
             source="random",

@@ -140,6 +140,29 @@ def test_image_files_are_judged_alike_from_a_folder_and_from_the_pack(artifacts,
     assert from_pack.images == 6
 
 
+@pytest.mark.parametrize("by_backend", [False, True])
+def test_without_labels_the_dense_model_s_answers_are_what_is_right(artifacts, order, tmp_path, by_backend):
+    plan, whole = schedule("topk", [17, 12, 9]), dense("tiny_vit", artifacts.model().geometry)
+    units = [Unit(Part.LOSS, 17, 5, "topk", 0), Unit(Part.INPUT, 5, 5)]
+    units += [Unit(Part.ACCURACY, 17, 17, one.digest) for one in (plan, whole)]
+    files = {named: artifacts.files(tmp_path / str(named), labelled=named) for named in (True, False)}
+    assert [files[False].labelled, files[True].labelled] == [False, True]
+    # One that is wrong about everything: even dense agrees with the eager model no more.
+    predict = (lambda digest, images: -images[:, 0, 0, :3]) if by_backend else None
+    told = []
+    for labelled in (True, False):
+        job = order(units, [plan, whole], dataset=files[labelled])
+        one = judge.Judge(job, artifacts.folder, "host", predict=predict)
+        told.append([one.judge(unit) for unit in units])
+    for with_labels, without in zip(*told):
+        assert without.correct == without.agreeing == with_labels.agreeing
+        assert without.correct_bits.count("1") == without.correct
+        assert without.kl_nats == with_labels.kl_nats
+    assert any(one.correct != other.correct for one, other in zip(*told))
+    last = told[1][-1]
+    assert (last.agreeing == last.images) is not by_backend
+
+
 def test_cropr_is_judged_by_trained_queries_or_not_at_all(artifacts, order, monkeypatch):
     plan = schedule("cropr", [17, 12, 9])
     units = [Unit(Part.LOSS, 17, 9, "cropr", 1), Unit(Part.ACCURACY, 17, 9, plan.digest)]

@@ -44,6 +44,17 @@ def test_a_dataset_is_added_listed_and_shown(live, tailfleet, pets):
     assert "2 classes, 30 calibration, 60 evaluation images" in tailfleet("dataset", "show", "plain")[1]
 
 
+def test_images_without_labels_are_added_listed_and_shown(live, tailfleet, pets):
+    status, out, err = tailfleet("dataset", "add", "pets", pets, "--no-labels", "--index-only")
+    assert status == 0, err
+    assert out.startswith("dataset pets is registered: no labels, 3 calibration and 6 evaluation images\n")
+    assert "plans that weigh agreement need them here, too" in out
+    shown = tailfleet("dataset", "show", "pets")[1]
+    assert "no labels, 3 calibration, 6 evaluation images" in shown
+    assert "models are judged by how often a reduced one answers as the dense one does" in shown
+    assert "accuracy" not in out + shown
+
+
 def test_options_of_a_dataset(live, tailfleet, pets, tmp_path):
     index = tmp_path / "index.json"
     index.write_text(json.dumps({"cat": 4, "dog": 1}))
@@ -72,6 +83,7 @@ def test_a_folder_that_cannot_be_meant(live, tailfleet, pets, tmp_path):
         ((pets, "--calibration", "1.5"), "between 0 and 1"),
         ((pets, "--evaluation", "9"), "ask for fewer"),
         ((pets, "--class-index", tmp_path / "nowhere.json"), "cannot be read"),
+        ((pets / "cat",), "or add them with --no-labels"),
         ((pets, "--class-index", tmp_path / "odd.json"), "not a JSON object of folder to label"),
     ):
         status, out, err = tailfleet("dataset", "add", "pets", *arguments)

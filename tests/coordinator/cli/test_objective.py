@@ -60,10 +60,13 @@ def test_the_statistic_is_named_beside_it(on):
     assert objective.parse("max-accuracy-drop=1") == Objective(max_accuracy_drop=1.0, on=Statistic.QUIET)
 
 
+UNLABELLED = " (without labels: of agreement with the dense model)"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("max-accuracy-drop=1", "as fast as possible on p99 with at most 1 points of top-1 lost"),
+        ("max-accuracy-drop=1", "as fast as possible on p99 with at most 1 points of top-1 lost" + UNLABELLED),
         ("latency-budget=0.8x", "0.8x of dense on p99, losing least"),
         ("latency-budget=12ms", "12 ms on p99, losing least"),
         (
@@ -71,7 +74,7 @@ def test_the_statistic_is_named_beside_it(on):
             "as fast as possible on p99 with at most 0.5 points of top-1 lost; without labelled images"
             " 0.8x of dense on p99, losing least",
         ),
-        ("utility=0.5", "the best utility, α = 0.5, of latency on p99 and top-1"),
+        ("utility=0.5", "the best utility, α = 0.5, of latency on p99 and top-1" + UNLABELLED),
     ],
 )
 def test_an_objective_in_words_names_its_statistic(text, words):
@@ -116,4 +119,7 @@ def test_a_front_in_words():
 
 def test_a_deadline_in_words():
     said = objective.words(Objective(deadline_ns=30_000_000, max_accuracy_drop=1.0, on=Statistic.P99))
-    assert said == "the most images a second with at most 1 points of top-1 lost, each batch within 30 ms on p99"
+    assert (
+        said
+        == f"the most images a second with at most 1 points of top-1 lost{UNLABELLED}, each batch within 30 ms on p99"
+    )

@@ -47,6 +47,16 @@ def test_a_folder_of_images_becomes_a_dataset(live, fleet, pets):
     assert (row["name"], row["form"], row["files"]) == ("pets", "files", "coordinator")
 
 
+def test_a_folder_of_images_without_labels_becomes_a_dataset(live, fleet, pets):
+    added, _ = fleet.add_dataset("pets", pets, labels=False)
+    assert (added.dataset.classes, added.dataset.calibration_images, added.dataset.evaluation_images) == (0, 3, 6)
+    assert not fleet.dataset("pets").labelled
+    assert fleet.dataset_index("pets").classes == []
+    # The same images with labels are others.
+    with pytest.raises(NameTaken, match="another dataset"):
+        fleet.add_dataset("pets", pets)
+
+
 def test_nothing_is_sent_twice(live, fleet, pets):
     told = []
     first, _ = fleet.add_dataset("pets", pets)

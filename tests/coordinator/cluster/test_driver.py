@@ -9,7 +9,7 @@ from tailfleet_coordinator.cluster.driver import TRIES
 from tailfleet_coordinator.cluster.tasks import News
 from tailfleet_coordinator.plan import design
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.campaign import CampaignRequest, CampaignState, Objective, Statistic, SweepSettings
+from tailfleet_schema.campaign import CampaignRequest, CampaignState, Measure, Objective, Statistic, SweepSettings
 from tailfleet_schema.curve import Judgement, UnitResult
 from tailfleet_schema.errors import Blame, InputError
 from tailfleet_schema.job import Failure, JobKind, JobState
@@ -196,6 +196,23 @@ def test_a_board_that_changed_since_is_measured_again(lab, campaigning):
     ask(lab, "c2", "nano")
     campaigning.driver("c2").advance()
     assert len(lab.store.list_jobs("c2")) == 1
+
+
+def test_a_model_with_images_without_labels_is_planned_by_agreement(lab, campaigning, virtual):
+    pictures = lab.store.get_dataset("pictures")
+    lab.store.put_dataset(dataclasses.replace(pictures, classes=0, form="files"))
+    ask(lab, "c1", "modelled", models=["seeing", "tiny"], objective=HALF)
+    campaigning.run(virtual)
+    report = campaigns.report_of(lab.store, lab.store.get_campaign("c1"))
+    measures = {"seeing": Measure.AGREEMENT, "tiny": Measure.WORK}
+    assert {(row.model, row.measure) for row in report.rows} == set(measures.items())
+    assert {(front.model, front.measure) for front in report.fronts} == set(measures.items())
+    row = next(row for row in report.rows if row.model == "seeing")
+    assert "agreement with the dense model" in row.verdict
+    assert row.top1_pruned is None
+    assert row.agreement_pruned is not None
+    (plan,) = [plan for plan in lab.store.list_plans("c1") if plan.model == "seeing"]
+    assert "of agreement with the dense model on 100 calibration images, which have no labels" in plan.plan_json
 
 
 def test_a_profile_is_taken_once_for_all_boards_and_campaigns(lab, campaigning, virtual):

@@ -1,17 +1,19 @@
 import dataclasses
 
 import pytest
-from plan_board import MadeUpBoard, model, schedule, stalls_beyond
+from plan_board import GEOMETRY, MadeUpBoard, model, schedule, stalls_beyond
 
 from tailfleet_coordinator.plan.decision import Contender, Plan
 from tailfleet_coordinator.plan.outcome import report_rows
 from tailfleet_coordinator.report import table
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.campaign import Objective, Statistic
+from tailfleet_schema.campaign import Measure, Objective, Statistic
 from tailfleet_schema.curve import UnitResult
+from tailfleet_schema.schedule import dense
 
 FAST = schedule([197] * 2 + [64] * 10)
 GENTLE = schedule([197] * 6 + [128] * 6)
+DENSE = dense("made-up", GEOMETRY)
 REFUSED = Plan(None, 9e6, 9e6, 9e6, 9e6, None, "do not prune: the best of tome is predicted at …")
 LIMIT = Objective(max_accuracy_drop=1.0)
 
@@ -58,6 +60,60 @@ def test_a_gain_within_the_noise_is_none():
     (row,) = rows_of([("topk", planned(nearly))], board.verification([nearly]))
     assert "no gain beyond the uncertainty of ±" in row.verdict
     assert not row.recommended
+
+
+class TestImagesWithoutLabels:
+    """Agreement with the dense model stands for top-1."""
+
+    def rows(self, board, objective, agreeing=380):
+        results = [
+            UnitResult(
+                r.unit, 0, judgement=dataclasses.replace(r.judgement, agreeing=r.judgement.correct, kl_nats=0.03)
+            )
+            if r.judgement
+            else r
+            for r in board.verification(
+                [FAST, GENTLE], judged=True, top1={FAST.digest: agreeing, GENTLE.digest: 396, DENSE.digest: 400}
+            )
+        ]
+        plans = [("optimal", "topk", planned(FAST)), ("optimal", "pomt", planned(GENTLE)), ("optimal", "tome", REFUSED)]
+        return report_rows("bench", BoardKind.PHYSICAL, model("d"), plans, results, objective, Measure.AGREEMENT)
+
+    def test_a_row_holds_agreement_and_no_top1(self, board):
+        fast, gentle, refused = self.rows(board, Objective(latency_share=0.95))
+        for row in (fast, gentle, refused):
+            assert row.measure is Measure.AGREEMENT
+            assert row.top1_dense is row.top1_pruned is row.top1_computed_on is None
+            assert "top-1" not in row.verdict
+        assert (gentle.agreement_dense, gentle.agreement_pruned, gentle.kl_nats) == (100.0, 99.0, 0.03)
+        assert gentle.agreement_computed_on == "board"
+        assert gentle.verdict.endswith(
+            "loses 1.0 points of agreement with the dense model (on images without labels; KL 0.03 nats)"
+        )
+        # Of what meets the budget, that which agrees most.
+        assert [row.recommended for row in (fast, gentle, refused)] == [False, True, False]
+
+    def test_a_limit_alone_is_one_of_agreement(self, board):
+        fast, gentle, _ = self.rows(board, Objective(max_accuracy_drop=2.0))
+        words = "do not prune: more than the 2.0 points of agreement with the dense model that may be lost"
+        assert fast.verdict.startswith(words)
+        assert gentle.recommended
+
+    def test_beside_a_limit_the_budget_decides(self, board):
+        budget = Objective(latency_share=0.95, max_accuracy_drop=0.5)
+        assert [row.recommended for row in self.rows(board, budget)] == [False, True, False]
+        missed = Objective(latency_share=0.05, max_accuracy_drop=50.0)
+        assert self.rows(board, missed)[0].verdict.startswith("do not prune: it does not meet the budget")
+
+    def test_a_utility_weighs_it(self, board):
+        assert self.rows(board, Objective(utility_alpha=0.99))[0].recommended
+        assert self.rows(board, Objective(utility_alpha=0.01), agreeing=100)[1].recommended
+
+
+def test_agreement_is_told_of_labelled_images_too(board):
+    results = board.verification([GENTLE], judged=True, top1={GENTLE.digest: 388})
+    (row,) = rows_of([("topk", planned(GENTLE))], results)
+    assert (row.measure, row.agreement_dense, row.agreement_pruned, row.kl_nats) == (Measure.TOP1, 95.0, 95.0, 0.01)
 
 
 def test_a_missed_budget_is_not_recommended(board):

@@ -65,6 +65,56 @@ def test_with_images_an_accuracy_limit_decides_and_a_budget_does_not(board, swee
     assert made.schedule == plan(board, limit, profile=profile_results(), dataset="d", sweep=sweep).schedule
 
 
+class TestImagesWithoutLabels:
+    """What the profile calls top-1 is agreement with the dense model, and every sentence says so."""
+
+    def plan(self, sweep, objective, **options):
+        given = PlanInput(model("d"), "topk", "optimal", objective, sweep, unlabelled(), labelled=False)
+        return make_plan(dataclasses.replace(given, **options))
+
+    def test_a_latency_budget_loses_least_agreement(self, sweep):
+        made = self.plan(sweep, HALF)
+        words = (
+            r"expected to lose \d+\.\d+ points of agreement with the dense model on 200 calibration images, which have"
+        )
+        assert re.search(words + " no labels", made.verdict)
+        labelled = self.plan(sweep, HALF, labelled=True)
+        assert made.schedule == labelled.schedule
+        assert made.expected_drop == labelled.expected_drop > 0
+        for plan in (made, self.plan(sweep, Objective(max_accuracy_drop=0.0))):
+            assert "top-1" not in plan.verdict
+            assert "accuracy" not in plan.verdict
+
+    def test_a_limit_alone_is_one_of_agreement(self, sweep):
+        made = self.plan(sweep, Objective(max_accuracy_drop=20.0))
+        assert made.schedule is not None
+        assert 0 < made.expected_drop <= 20
+        nothing = self.plan(sweep, Objective(max_accuracy_drop=0.0)).verdict
+        assert "that keeps agreement with the dense model within 0.0 points" in nothing
+
+    def test_beside_a_limit_the_budget_decides(self, sweep):
+        both = Objective(max_accuracy_drop=2.0, latency_share=0.7)
+        assert self.plan(sweep, both).schedule == self.plan(sweep, HALF).schedule
+        assert self.plan(sweep, both, labelled=True).schedule != self.plan(sweep, HALF).schedule
+
+    def test_methods_compete_by_it(self, sweep):
+        profile = [*unlabelled(), *unlabelled("tome")]
+        made = self.plan(sweep, HALF, method="auto", competing=["topk", "tome"], profile=profile)
+        assert "points of agreement with the dense model" in made.verdict
+        assert "top-1" not in made.verdict
+
+
+def unlabelled(method="topk"):
+    """A profile as the worker makes it of images without labels: what the dense model says is right."""
+    right = [
+        UnitResult(r.unit, 0, judgement=dataclasses.replace(r.judgement, correct=n, agreeing=n, correct_bits=""))
+        for r in profile_results(method=method)
+        for n in [min(200, r.judgement.correct + 4)]
+    ]
+    assert max(result.judgement.correct for result in right) == 200
+    return right
+
+
 def test_an_impossible_budget_names_the_closest(board, sweep):
     made = plan(board, Objective(latency_ns=1_000_000), sweep=sweep)
     assert made.schedule is None

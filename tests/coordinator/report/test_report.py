@@ -18,7 +18,7 @@ from tailfleet_coordinator.report.curve_tables import CurveTables
 from tailfleet_coordinator.report.write import write_report
 from tailfleet_schema import codec, quiet
 from tailfleet_schema.board import BoardKind
-from tailfleet_schema.campaign import CampaignReport, Front, FrontPoint, Objective, ReportRow, Statistic
+from tailfleet_schema.campaign import CampaignReport, Front, FrontPoint, Measure, Objective, ReportRow, Statistic
 from tailfleet_schema.errors import InputError
 
 KEPT = schedule([197] * 6 + [128] * 6)
@@ -81,6 +81,10 @@ def files(report, curves, tmp_path_factory):
     return write_report(report, curves, tmp_path_factory.mktemp("out") / "deep")
 
 
+def cells(row):
+    return table.cells(row, table.headings([row]))
+
+
 def text_of(rows, width):
     console = Console(width=width, file=io.StringIO(), record=True)
     console.print(table.render(rows))
@@ -103,8 +107,8 @@ def test_the_table_says_what_its_times_are_on(report, on_p99):
     assert "times are p99 (what one call in a hundred exceeds)" in " ".join(tail.split())
     assert "quiet" not in tail
     # A tail reaches further up than down: both ends are shown.
-    assert " … " in table.cells(on_p99[0])[5]
-    assert " ± " in table.cells(report.rows[0])[5]
+    assert " … " in cells(on_p99[0])[5]
+    assert " ± " in cells(report.rows[0])[5]
 
 
 @pytest.mark.parametrize(("on", "label"), [("quiet", None), ("p50", "p50 (planned on)"), ("p99", "p99 of 9 calls")])
@@ -134,9 +138,62 @@ def test_the_table_is_never_wider_than_the_terminal(report, width):
 
 def test_a_virtual_boards_top1_is_said_to_be_of_the_host(report):
     row = report.rows[0]
-    assert "ʰ" not in "".join(table.cells(row))
+    assert "ʰ" not in "".join(cells(row))
     on_host = codec.decode(ReportRow, {**codec.encode(row), "top1_computed_on": "host"})
-    assert table.cells(on_host)[7] == "97.5 %ʰ"
+    assert cells(on_host)[7] == "97.5 %ʰ"
+
+
+class TestImagesWithoutLabels:
+    """Whatever is read says agreement with the dense model, and never top-1 or accuracy."""
+
+    @pytest.fixture
+    def unlabelled(self, report):
+        judged = {
+            "measure": "agreement",
+            "top1_dense": None,
+            "top1_pruned": None,
+            "top1_computed_on": None,
+            "agreement_dense": 100.0,
+            "agreement_pruned": 98.25,
+            "kl_nats": 0.0123,
+            "agreement_computed_on": "host",
+            "verdict": "prune: …",
+        }
+        return [codec.decode(ReportRow, {**codec.encode(report.rows[0]), **judged})]
+
+    def test_it_has_columns_of_its_own(self, unlabelled):
+        shown = dict(zip(table.headings(unlabelled), cells(unlabelled[0])))
+        assert shown["agreement dense"] == "100.0 %ʰ"
+        assert shown["agreement pruned"] == "98.2 %ʰ"
+        assert shown["KL nats"] == "0.012"
+        assert not [heading for heading in shown if "top-1" in heading]
+
+    def test_no_way_to_show_it_speaks_of_top1(self, unlabelled):
+        told = [text_of(unlabelled, 250), table.as_markdown(unlabelled), html.page(CampaignReport("c", unlabelled), {})]
+        for text in told:
+            assert "98.2 %" in text
+            assert "on evaluation images without labels" in " ".join(text.split())
+            assert "top-1" not in text
+            assert "accuracy" not in text
+        (line,) = csv.DictReader(io.StringIO(table.as_csv(unlabelled)))
+        assert (line["measure"], line["top1_dense"], line["top1_pruned"]) == ("agreement", "", "")
+        assert (line["agreement_pruned"], line["kl_nats"]) == ("98.25", "0.0123")
+
+    def test_beside_labelled_models_both_are_shown_each_where_it_belongs(self, report, unlabelled):
+        rows = [report.rows[0], *unlabelled]
+        columns = table.headings(rows)
+        labelled, other = (dict(zip(columns, table.cells(row, columns))) for row in rows)
+        assert (labelled["top-1 pruned"], labelled["agreement pruned"], labelled["KL nats"]) == ("97.5 %", "–", "–")
+        assert (other["top-1 pruned"], other["agreement pruned"]) == ("–", "98.2 %ʰ")
+        page = html.page(CampaignReport("c", rows), {})
+        assert "top-1 is on evaluation images; agreement: how often" in page
+        assert page.count('<th class="number">') == len(columns) - 4
+
+    def test_a_front_is_one_of_agreement(self, unlabelled):
+        (axes,) = pareto.compose([front(unlabelled, measure=Measure.AGREEMENT)], unlabelled).axes
+        assert axes.get_ylabel() == "loss of agreement with the dense model, points"
+        assert any(mark == pytest.approx((unlabelled[0].measured_ns / 1e6, 1.75)) for mark in marks(axes))
+        assert "topk: predicted front (cautious loss, 2 points)" in labels_of(axes)
 
 
 def test_json_comes_back_as_the_same_rows(files, report):
@@ -162,20 +219,20 @@ def test_files_say_what_their_times_are_on(on_p99):
 
 def test_markdown_is_the_table_that_people_see(files, report):
     heading, rule, *lines = files.table_markdown.read_text().splitlines()
-    assert heading == "| " + " | ".join(table.HEADINGS) + " |"
+    assert heading == "| " + " | ".join(table.headings(report.rows)) + " |"
     assert set(rule) <= set("|-: ")
     shown = lines[: len(report.rows)]
     assert [line.count("|") for line in shown] == [heading.count("|")] * len(report.rows)
-    assert all(cell in shown[0] for cell in table.cells(report.rows[0]))
+    assert all(cell in shown[0] for cell in cells(report.rows[0]))
     assert lines[-1] == table.legend(report.rows)
     # A bar within a cell is no border.
     barred = dataclasses.replace(report.rows[0], verdict="a|b")
     assert "a\\|b |" in table.as_markdown([barred])
 
 
-def front(rows, method="topk", planner="optimal", has_images=True, kind="physical"):
+def front(rows, method="topk", planner="optimal", measure=Measure.TOP1, kind="physical"):
     points = [FrontPoint(7e6, 3.0, [99] * 12), FrontPoint(8e6, 1.0, list(KEPT.keep))]
-    return Front(rows[0].board, kind, rows[0].model, planner, method, 9e6, has_images, points)
+    return Front(rows[0].board, kind, rows[0].model, planner, method, 9e6, measure, points)
 
 
 def marks(axes):
@@ -201,14 +258,14 @@ def test_a_front_is_drawn_with_what_was_measured_of_it_and_what_was_chosen(repor
 
 def test_a_front_of_a_model_without_images_is_of_tokens(report):
     rows = [row for row in report.rows if row.board == "modelled"]
-    (axes,) = pareto.compose([front(rows, has_images=False, kind="virtual")], rows).axes
+    (axes,) = pareto.compose([front(rows, measure=Measure.WORK, kind="virtual")], rows).axes
     assert axes.get_ylabel() == "tokens × blocks left out, %"
     assert "virtual: modelled latency" in axes.get_title(loc="left")
     # By its front, since no top-1 was measured.
     assert any(mark == pytest.approx((rows[0].measured_ns / 1e6, 1.0)) for mark in marks(axes))
     # A verified schedule whose loss nobody knows is not drawn at a made-up one.
     elsewhere = [dataclasses.replace(rows[0], keep=[50] * 12)]
-    (axes,) = pareto.compose([front(rows, has_images=False)], elsewhere).axes
+    (axes,) = pareto.compose([front(rows, measure=Measure.WORK)], elsewhere).axes
     assert not any("verified" in label for label in labels_of(axes))
 
 

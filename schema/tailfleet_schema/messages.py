@@ -236,6 +236,9 @@ class WorkerOrder:
     """Wait for a line (``go`` or ``stop``) on standard input after each result."""
     judge_threads: Optional[int] = None
     """Threads for judged units; None: as many as torch takes. Timed units always get those, as users' programs do."""
+    judge_on_gpu: bool = False
+    """Of what is judged for no board (a profile): on the GPU, where torch sees one, else on the CPU; which of the two,
+    ``WorkerEvent.runtime`` tells as ``device``. What is judged for a board is where that board's own backend is."""
     dataset_folder: Optional[str] = None
     """Where this machine has the image files of the job's dataset; None: in the dataset's pack, among the artifacts."""
     earlier: List[UnitResult] = field(default_factory=list)

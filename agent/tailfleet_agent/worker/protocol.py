@@ -115,7 +115,9 @@ class _Session:
                 import torch
 
                 torch.set_num_threads(threads)
-            device = "cpu" if computed_on == "host" else _device()
+            device = _judging_device(order.judge_on_gpu, computed_on)
+            if order.judge_on_gpu:
+                self._emit(WorkerEvent(runtime={"device": device}))
             predict = None
             if computed_on == "board" and any(unit.part in (Part.ACCURACY, Part.FIDELITY) for unit in job.units):
                 predict = (backend or open_backend(job, order.artifacts, "", order.runtime)).predict
@@ -170,6 +172,18 @@ def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _judging_device(on_gpu: bool, computed_on: str) -> str:
+    if computed_on == "board":
+        return _device()
+    if not on_gpu or _device() == "cpu":
+        return "cpu"
+    import torch
+
+    # A profile is to be the same whichever worker judged it; rounding to 10 bits would differ from a CPU's.
+    torch.backends.cudnn.allow_tf32 = False
+    return "cuda"
 
 
 def _failure(error: Exception) -> Any:

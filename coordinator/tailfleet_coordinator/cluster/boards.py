@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tailfleet_coordinator.cluster.keeper import BoardKeeper, BoardLook, BoardOrder, BoardState
+from tailfleet_coordinator.cluster.nodes import BOARD
 from tailfleet_coordinator.cluster.reconciler import evict
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.refusals import NameTaken
-
-RESOURCE = "tailfleet_board"
-"""What ``ray start --resources '{"tailfleet_board": 1}'`` says of a machine that is to be measured."""
 
 CLOSE_SECONDS = 15.0
 
@@ -52,7 +50,7 @@ class BoardReconciler:
 
     def reconcile(self) -> None:
         """One look at which machines are boards and how these are. Raises ``Deposed`` as ``Store`` does."""
-        nodes = {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"] and RESOURCE in node["Resources"]}
+        nodes = {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"] and BOARD in node["Resources"]}
         for node_id in set(self._kept) - set(nodes):
             self._drop(node_id)
         for node_id, node in sorted(nodes.items(), key=lambda item: (item[1]["NodeManagerAddress"], item[0])):
@@ -84,7 +82,7 @@ class BoardReconciler:
             "name": name,
             "namespace": self._namespace,
             "num_cpus": 0 if here else resources.get("CPU", 0),
-            "resources": {RESOURCE: resources[RESOURCE]},
+            "resources": {BOARD: resources[BOARD]},
             "max_restarts": 0,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
         }

@@ -302,6 +302,8 @@ class Driver:
     def _take_news(self) -> None:
         for news in self._tasks.news():
             self._running[news.name](news)
+            if news.remark:
+                log.warning("campaign %s, task %s: %s", self._campaign_id, news.name, news.remark)
             if not news.ended:
                 continue
             del self._running[news.name]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tailfleet_coordinator.cluster.artifact_api import ArtifactApi, fetch
+from tailfleet_coordinator.cluster.nodes import has_gpu
 from tailfleet_coordinator.plan.decision import Plan, PlanInput
 from tailfleet_coordinator.plan.planner import make_plans
 from tailfleet_schema import codec
@@ -32,13 +33,21 @@ PROFILE_CORES = 1
 """A profile asks Ray for so many cores and uses no more threads: others run beside it, and threads that outnumber
 cores fight for them."""
 
+PROFILE_GPUS = 1
+"""And for so many GPUs where the cluster has one for tasks."""
+
+GPUS = "CUDA_VISIBLE_DEVICES"
+"""The variable by which Ray gives a task its own."""
+
+NO_GPU = "Ray gave it a GPU that torch does not see there: it is judged on the CPU"
+
 HARMFUL = (
     "OMP_",
     "MKL_",
     "OPENBLAS_",
     "KMP_",
     "GOMP_",
-    "CUDA_VISIBLE_DEVICES",
+    GPUS,
     "RAY_",
     "PYTHONBREAKPOINT",
     "SPT_NOENV",
@@ -58,6 +67,8 @@ class News:
     failure: Failure | None = None
     crashed: bool = False
     """The process died, which says nothing about the work: it may be tried again."""
+    remark: str = ""
+    """What a person should know, though the work goes on."""
 
 
 class Tasks(Protocol):
@@ -76,15 +87,21 @@ class Tasks(Protocol):
         """End all tasks."""
 
 
+Told = list[UnitResult] | Failure | str
+"""What a profiling task tells in turn: results, why it failed, or a remark."""
+
+
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
     """``environment`` as it was before Ray."""
     return {name: value for name, value in environment.items() if not name.startswith(HARMFUL)}
 
 
-def run_profile(job: Job, api: ArtifactApi) -> Iterator[list[UnitResult] | Failure]:
+def run_profile(job: Job, api: ArtifactApi, on_gpu: bool = False) -> Iterator[Told]:
     """Run the agent's worker on ``job``; its results as they come, and at the end a ``Failure`` if it failed.
 
-    The worker is the same code that boards run, so every judgement in the database has one origin.
+    ``on_gpu``: Ray gave the task a GPU, and the worker is to judge there; where its torch sees none it judges on the
+    CPU, and a remark says so. Either way predictions are fp32 ones, and the judgements of one kind: the worker is the
+    same code that boards run, so every judgement in the database has one origin.
     """
     images = job.image_folder(api.dataset_folders)
     if images is None and (failure := without_images(job)) is not None:
@@ -96,13 +113,16 @@ def run_profile(job: Job, api: ArtifactApi) -> Iterator[list[UnitResult] | Failu
         yield Failure(error.sentence, error.blame)
         return
     with tempfile.TemporaryDirectory(prefix="tailfleet-profile-") as folder:
-        order = WorkerOrder(job, artifacts=artifacts, judge_threads=PROFILE_CORES, dataset_folder=images)
+        order = WorkerOrder(
+            job, artifacts=artifacts, judge_threads=PROFILE_CORES, dataset_folder=images, judge_on_gpu=on_gpu
+        )
+        own_gpu = {GPUS: os.environ[GPUS]} if on_gpu and GPUS in os.environ else {}
         log = Path(folder) / "log"
         with log.open("wb") as sink:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tailfleet_agent.worker"],
                 cwd=folder,
-                env=scrubbed(os.environ),
+                env={**scrubbed(os.environ), **own_gpu},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=sink,
@@ -128,7 +148,7 @@ def without_images(job: Job) -> Failure | None:
     )
 
 
-def _events(process: "subprocess.Popen[bytes]", order: WorkerOrder, log: Path) -> Iterator[list[UnitResult] | Failure]:
+def _events(process: "subprocess.Popen[bytes]", order: WorkerOrder, log: Path) -> Iterator[Told]:
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError), process.stdin:
@@ -142,6 +162,8 @@ def _events(process: "subprocess.Popen[bytes]", order: WorkerOrder, log: Path) -
             yield gathered
             yield event.failure
             return
+        if order.judge_on_gpu and event.runtime is not None and event.runtime.get("device") != "cuda":
+            yield NO_GPU
         if event.result is not None:
             gathered.append(event.result)
         if event.done:
@@ -183,8 +205,10 @@ class RayTasks:
         self._plans: dict[str, Any] = {}
 
     def profile(self, name: str, job: Job) -> None:
-        """Judge the units of ``job``."""
-        self._profiles[name] = self._run_profile.remote(job, self._api)
+        """Judge the units of ``job``, on a GPU where the cluster has one for tasks."""
+        on_gpu = has_gpu(self._ray.nodes(), self._ray.get_runtime_context().get_node_id())
+        task = self._run_profile.options(num_gpus=PROFILE_GPUS) if on_gpu else self._run_profile
+        self._profiles[name] = task.remote(job, self._api, on_gpu)
 
     def plan(self, name: str, inputs: list[PlanInput]) -> None:
         """Make one plan for each input, or say why there is none."""
@@ -206,7 +230,7 @@ class RayTasks:
     def _profile_news(self, name: str) -> News | None:
         stream = self._profiles[name]
         results: list[UnitResult] = []
-        ended, crashed, failure = False, False, None
+        ended, crashed, failure, remark = False, False, None, ""
         while not ended and self._ray.wait([stream], timeout=0)[0]:
             try:
                 item = self._ray.get(next(stream))
@@ -217,11 +241,13 @@ class RayTasks:
             else:
                 if isinstance(item, Failure):
                     ended, failure = True, item
+                elif isinstance(item, str):
+                    remark = item
                 else:
                     results += item
         if ended:
             del self._profiles[name]
-        return News(name, results, [], ended, failure, crashed) if results or ended else None
+        return News(name, results, [], ended, failure, crashed, remark) if results or ended or remark else None
 
     def _plan_news(self, name: str) -> News | None:
         reference = self._plans[name]

@@ -10,6 +10,7 @@ import sys
 
 import numpy
 import pytest
+import torch
 
 from tailfleet_agent.worker import protocol
 from tailfleet_schema import codec
@@ -448,6 +449,46 @@ def test_judgements_say_where_they_were_computed(make_job, monkeypatch, profile,
     assert [result.judgement.computed_on for result in results_of(events)] == [computed_on]
     # The sensors of this machine are asked for what runs on it alone.
     assert [result.telemetry is not None for result in results_of(events)] == [profile is None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "on_gpu", "found", "judged_on", "told"),
+    [
+        (JobKind.PROFILE, True, "cuda", "cuda", ["cuda"]),
+        (JobKind.PROFILE, True, "cpu", "cpu", ["cpu"]),
+        (JobKind.PROFILE, False, "cuda", "cpu", []),
+        (JobKind.VERIFY, False, "cuda", "cuda", []),
+    ],
+)
+def test_a_profile_is_judged_on_the_gpu_where_that_is_asked_and_there_is_one(
+    make_job, monkeypatch, kind, on_gpu, found, judged_on, told
+):
+    import types
+
+    from tailfleet_schema.curve import Judgement
+    from tailfleet_schema.workload import DatasetSpec
+
+    devices = []
+
+    class Judge:
+        def __init__(self, job, artifacts, computed_on, device, dataset_folder, predict):
+            devices.append(device)
+
+        def judge(self, unit):
+            return Judgement(1, 1, 1, 0.0, "host", "1")
+
+    monkeypatch.setitem(sys.modules, "tailfleet_agent.worker.judge", types.SimpleNamespace(Judge=Judge))
+    monkeypatch.setattr(protocol, "_device", lambda: found)
+    job = make_job([Unit(Part.LOSS, 17, 9, "topk", 1)], kind=kind, dataset=DatasetSpec("i", "0" * 64, 2, 9, 9, "drawn"))
+    channel = io.BytesIO()
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    line = order(job, virtual_profile=None, judge_on_gpu=on_gpu)
+    assert protocol._Session(io.BytesIO(line.encode()), channel).serve() == 0
+    events = [codec.loads(WorkerEvent, line) for line in channel.getvalue().splitlines()]
+    assert devices == [judged_on]
+    assert [event.runtime["device"] for event in events if event.runtime] == told
+    # Rounding to 10 bits would make a profile another one than a CPU's.
+    assert torch.backends.cudnn.allow_tf32 is (told != ["cuda"])
 
 
 @pytest.mark.parametrize(("kind", "predicts"), [(JobKind.VERIFY, True), (JobKind.PROFILE, False)])

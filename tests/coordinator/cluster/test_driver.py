@@ -259,6 +259,15 @@ def test_a_profile_whose_process_dies_goes_on_where_it_was(lab, campaigning, vir
     assert phases(lab) == {("modelled", "seeing"): "done"}
 
 
+def test_a_remark_of_a_task_is_logged_and_the_work_goes_on(lab, campaigning, virtual, caplog):
+    run = campaigning.tasks._run
+    campaigning.tasks._run = lambda name, work: dataclasses.replace(run(name, work), remark="judged on the CPU")
+    ask(lab, "c1", "modelled", models=["seeing"], objective=HALF)
+    campaigning.run(virtual)
+    assert "campaign c1, task profile:seeing:topk: judged on the CPU" in caplog.text
+    assert phases(lab) == {("modelled", "seeing"): "done"}
+
+
 @pytest.mark.parametrize("fault", ["crash", "refusal"])
 def test_a_hopeless_profile_fails_its_model_and_no_other(lab, campaigning, virtual, fault):
     if fault == "crash":

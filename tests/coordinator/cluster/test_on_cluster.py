@@ -20,7 +20,7 @@ import pytest
 from ray_here import Watched, actors, connected, node, undisturbed, until
 
 from tailfleet_coordinator import agent_bundle, bundled
-from tailfleet_coordinator.cluster import own_ray, ray_runtime
+from tailfleet_coordinator.cluster import own_ray, ray_runtime, tasks
 from tailfleet_coordinator.cluster.artifact_api import ArtifactApi
 from tailfleet_coordinator.cluster.boards import BoardReconciler, board_name
 from tailfleet_coordinator.cluster.keeper import BoardOrder
@@ -30,8 +30,8 @@ from tailfleet_coordinator.web.access import hashed
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignState, Objective, SweepSettings
 from tailfleet_schema.curve import Part, Unit
-from tailfleet_schema.errors import ConfigurationError
-from tailfleet_schema.job import Job, JobKind
+from tailfleet_schema.errors import Blame, ConfigurationError
+from tailfleet_schema.job import Failure, Job, JobKind
 from tailfleet_schema.workload import Workload
 
 pytestmark = pytest.mark.slow
@@ -135,6 +135,31 @@ def test_a_campaign_is_planned_on_another_node(lab, campaigning, surroundings, w
     assert [(job.kind, job.attempt) for job in lab.store.list_jobs("c1")] == [(JobKind.SWEEP, 1), (JobKind.VERIFY, 1)]
 
 
+def test_a_profile_runs_where_the_gpu_is(monkeypatch, lab, campaigning, surroundings, worker_cache, settings):
+    import ray
+
+    def run_profile(job, api, on_gpu):
+        place = ray.get_runtime_context().get_node_id()
+        yield Failure(f"{place} {os.environ.get('CUDA_VISIBLE_DEVICES')} {on_gpu}", Blame.LAB)
+
+    # Defined here, so that it travels by value.
+    monkeypatch.setattr(tasks, "run_profile", run_profile)
+    model = lab.store.get_model("seeing")
+    job = Job("p", JobKind.PROFILE, Workload(model), [Unit(Part.MODEL, 17, 17)], 1, 1, 0)
+
+    def told():
+        there = RayTasks(surroundings.artifact_api)
+        there.profile("p", job)
+        (news,) = until("it tells where it runs", there.news)
+        return news.failure.sentence.split()
+
+    with node(settings.ray_address, "--num-cpus=1", "--num-gpus=1") as with_gpu:
+        assert told() == [with_gpu, "0", "True"]
+    place, _, on_gpu = told()
+    assert place != with_gpu
+    assert on_gpu == "False"
+
+
 def test_a_task_elsewhere_learns_nothing_of_the_database(lab, campaigning, surroundings, worker_cache):
     import ray
 
@@ -156,12 +181,12 @@ def test_a_task_elsewhere_learns_nothing_of_the_database(lab, campaigning, surro
         def remote(self, *arguments):
             sent.append(arguments)
 
-    tasks = RayTasks(surroundings.artifact_api)
-    tasks._run_profile = tasks._run_plans = Noting()
+    there = RayTasks(surroundings.artifact_api)
+    there._run_profile = there._run_plans = Noting()
     model = lab.store.get_model("seeing")
     units = [Unit(Part.MODEL, 17, 17)]
-    tasks.profile("p", Job("p", JobKind.PROFILE, Workload(model), units, 1, 1, 0))
-    tasks.plan("q", [])
+    there.profile("p", Job("p", JobKind.PROFILE, Workload(model), units, 1, 1, 0))
+    there.plan("q", [])
     # What an actor is made of passes through the cluster's head.
     pickled = ray.cloudpickle.dumps([sent, surroundings])
     assert surroundings.artifact_api.url.encode() in pickled

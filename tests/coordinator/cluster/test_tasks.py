@@ -2,17 +2,22 @@
 
 import dataclasses
 import hashlib
+import sys
+from types import SimpleNamespace
 
 import numpy
 import pytest
+import torch
 
 from tailfleet_coordinator import bundled
 from tailfleet_coordinator.cluster import tasks
 from tailfleet_coordinator.cluster.artifact_api import ArtifactApi
+from tailfleet_coordinator.cluster.nodes import BOARD, has_gpu
 from tailfleet_schema import codec
 from tailfleet_schema.curve import Part, Unit
 from tailfleet_schema.errors import Blame
 from tailfleet_schema.job import Failure, Job, JobKind
+from tailfleet_schema.messages import WorkerOrder
 from tailfleet_schema.workload import DatasetIndex, ImageFile, Workload
 
 
@@ -29,8 +34,12 @@ def order(live, tmp_path):
 
 
 def test_a_profile_is_judged_by_the_agent_s_own_worker(order):
+    """On a GPU where its torch has one; else it says that it is on the CPU."""
     job, api = order
-    results = [result for batch in tasks.run_profile(job, api) for result in batch]
+    told = list(tasks.run_profile(job, api, on_gpu=True))
+    remarks = [one for one in told if isinstance(one, str)]
+    assert remarks == ([] if torch.cuda.is_available() else [tasks.NO_GPU])
+    results = [result for batch in told if isinstance(batch, list) for result in batch]
     judged = {result.unit: result.judgement for result in results}
     assert set(judged) == set(job.units)
     assert judged[job.units[1]].correct >= 18
@@ -105,6 +114,91 @@ def test_the_worker_starts_without_ray_s_variables(monkeypatch, tmp_path, order)
     told = (tmp_path / "environment").read_text()
     assert "PATH=" in told
     assert "OMP_NUM_THREADS" not in told
+
+
+@pytest.mark.parametrize(("on_gpu", "device", "remarks"), [
+    (True, "cuda", []), (True, "cpu", [tasks.NO_GPU]), (False, "cpu", [])
+])  # fmt: skip
+def test_a_task_with_a_gpu_has_the_worker_judge_there(monkeypatch, tmp_path, order, on_gpu, device, remarks):
+    said = codec.dumps({"runtime": {"device": device}})
+    script = f"cat > {tmp_path}/order; env > {tmp_path}/environment; echo '{said}'; echo '{{\"done\": true}}'"
+    pretend(monkeypatch, tmp_path, script)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    told = list(tasks.run_profile(*order, on_gpu))
+    assert [one for one in told if isinstance(one, str)] == remarks
+    assert not [one for one in told if isinstance(one, Failure)]
+    assert codec.loads(WorkerOrder, (tmp_path / "order").read_bytes()).judge_on_gpu is on_gpu
+    # The one that Ray gave it, and no other's.
+    assert ("CUDA_VISIBLE_DEVICES=3\n" in (tmp_path / "environment").read_text()) is on_gpu
+
+
+class FakeRay:
+    """Takes tasks and runs none; told what its nodes have."""
+
+    class exceptions:
+        RayError = RuntimeError
+
+    def __init__(self, *resources):
+        self.asked = []
+        self.told = []
+        self._nodes = [{"NodeID": f"n{i}", "Alive": True, "Resources": one} for i, one in enumerate(resources)]
+
+    def nodes(self):
+        return self._nodes
+
+    def get_runtime_context(self):
+        return SimpleNamespace(get_node_id=lambda: "n0")
+
+    def remote(self, **options):
+        return lambda function: self._task(function, options)
+
+    def _task(self, function, options):
+        return SimpleNamespace(
+            options=lambda **more: self._task(function, {**options, **more}),
+            remote=lambda *given: self.asked.append((function, options, given)) or iter(self.told),
+        )
+
+    def wait(self, references, timeout):
+        return references, []
+
+    def get(self, item):
+        return item
+
+
+@pytest.mark.parametrize(("resources", "gpus"), [({"CPU": 4, "GPU": 1}, 1), ({"CPU": 4}, None)])
+def test_a_profile_asks_for_a_gpu_where_there_is_one(monkeypatch, order, resources, gpus):
+    job, api = order
+    ray = FakeRay({"CPU": 2}, resources)
+    ray.told = [tasks.NO_GPU, ["a result"]]
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    there = tasks.RayTasks(api)
+    there.profile("p", job)
+    ((function, options, given),) = ray.asked
+    assert function is tasks.run_profile
+    assert (options["num_cpus"], options.get("num_gpus")) == (tasks.PROFILE_CORES, gpus)
+    assert given == (job, api, gpus is not None)
+    (news,) = there.news()
+    assert (news.results, news.ended, news.failure, news.remark) == (["a result"], True, None, tasks.NO_GPU)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "found"),
+    [
+        ([{"CPU": 2}], False),
+        ([{"CPU": 2, "GPU": 1}], True),
+        ([{"CPU": 2}, {"CPU": 8, "GPU": 4}], True),
+        # A part of one is none for a whole task, and one without a core cannot be worked on.
+        ([{"CPU": 2, "GPU": 0.5}], False),
+        ([{"CPU": 2}, {"GPU": 1}], False),
+        # The coordinator's own machine may be a board and work; another board is measured.
+        ([{"CPU": 2, "GPU": 1, BOARD: 1}], True),
+        ([{"CPU": 2}, {"CPU": 6, "GPU": 1, BOARD: 1}], False),
+    ],
+)
+def test_a_gpu_is_one_that_tasks_can_have(nodes, found):
+    told = [{"NodeID": f"n{i}", "Alive": True, "Resources": resources} for i, resources in enumerate(nodes)]
+    assert has_gpu(told, "n0") is found
+    assert not has_gpu([{**node, "Alive": False} for node in told], "n0")
 
 
 def test_ray_s_own_variables_are_kept_from_the_worker():

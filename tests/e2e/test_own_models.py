@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tailfleet_schema.campaign import CampaignRequest, CampaignState, Objective, SweepSettings
+from tailfleet_schema.campaign import CampaignRequest, CampaignState, Measure, Objective, SweepSettings
 
 pytestmark = pytest.mark.slow
 
@@ -82,8 +82,13 @@ def test_what_is_said_of_them(registered, tailfleet):
     assert "another model is called 'mine'" in refused
 
 
-def test_a_board_measures_and_judges_them(farm, registered):
+@pytest.fixture(scope="module")
+def enrolled(farm):
+    """This machine as the board ``here``."""
     farm.enroll("here")
+
+
+def test_a_board_measures_and_judges_them(farm, enrolled, registered):
     rows = measured(farm, "mine")
     assert rows
     for row in rows:
@@ -95,7 +100,33 @@ def test_a_board_measures_and_judges_them(farm, registered):
     assert sorted(curve["tokens"]) == [5, 9, 13, 17]
 
 
-def test_the_same_images_from_folders_of_the_lab_s_own(farm, registered, tailfleet, world, tmp_path_factory):
+def test_the_same_images_without_their_labels_are_judged_by_agreement(
+    farm, enrolled, registered, tailfleet, world, tmp_path
+):
+    said = tailfleet("dataset", "add", "nameless", world / "images", "--no-labels", "--calibration", "0.4")
+    assert said == "dataset nameless is registered: no labels, 24 calibration and 36 evaluation images\n"
+    tailfleet(
+        "model", "add", "mine-nameless", *ARGUMENTS, "--checkpoint", world / "weights.pt", "--dataset", "nameless"
+    )
+    said = tailfleet(
+        "campaign", "run", "--boards", "here", "--models", "mine-nameless", "--method", "topk,tome",
+        "--latency-budget", "0.99x", "--counts", "5,9,13,17", "--rounds", "2", "--calls", "2", "--budget-seconds", "20",
+    )  # fmt: skip
+    campaign = re.search(r"campaign (\S+):", said).group(1)
+    files = tailfleet("campaign", "report", campaign, "--out", tmp_path / "report")
+    rows = farm.fleet.report(campaign).rows
+    assert {row.method for row in rows} == {"topk", "tome"}
+    for row in rows:
+        assert (row.measure, row.top1_dense, row.agreement_dense) == (Measure.AGREEMENT, None, 100.0)
+        assert row.schedule_digest is None or 0.0 <= row.agreement_pruned <= 100.0
+    texts = [said, files, *((tmp_path / "report" / name).read_text() for name in ("table.md", "index.html"))]
+    for text in texts:
+        assert "agreement" in text
+        assert "top-1" not in text
+        assert "accuracy" not in text
+
+
+def test_the_same_images_from_folders_of_the_lab_s_own(farm, enrolled, registered, tailfleet, world, tmp_path_factory):
     """Nothing is sent: the coordinator and the board name a folder each, and it may lie elsewhere on each."""
     folder = tmp_path_factory.mktemp("elsewhere") / "images"
     shutil.copytree(world / "images", folder)

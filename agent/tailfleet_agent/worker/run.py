@@ -15,7 +15,7 @@ from tailfleet_agent.worker import agenda
 from tailfleet_agent.worker.backends import Backend, OutOfMemory
 from tailfleet_agent.worker.backends.memory import is_out_of_memory
 from tailfleet_schema.board import Telemetry
-from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Part, Unit, UnitKey, UnitResult
+from tailfleet_schema.curve import JUDGED_PARTS, WHOLE, Judgement, Part, Unit, UnitKey, UnitResult
 from tailfleet_schema.job import Job, JobKind
 from tailfleet_schema.schedule import first_reducing
 
@@ -243,6 +243,6 @@ def _judged(job: Job) -> List[Visit]:
 def _judging_order(unit: Unit, prefix: int) -> Tuple[str, int, int, str, int, int]:
     # By the first block that reduces: the judge keeps what enters it while it tries counts there.
     first = unit.block
-    if unit.part is Part.LOSS:
+    if unit.part is Part.LOSS and unit.block != WHOLE:
         first = first_reducing(unit.label, unit.tokens, prefix, unit.block, unit.kept)
     return unit.part.value, first, unit.block, unit.label, -unit.tokens, -unit.kept

@@ -37,8 +37,8 @@ class Part(Enum):
     """Predictions under the schedule ``label`` on evaluation images."""
     LOSS = "loss"
     """Predictions on calibration images with m of n tokens leaving ``block`` by method ``label``, and all of them every
-    block before; but those just before it that one block needs to get to so few (``schedule.lead``). At block ``WHOLE``,
-    under the schedule whose digest is ``label``."""
+    block before; but those just before it that one block needs to get to so few (``schedule.lead``). At block
+    ``WHOLE``, under the schedule whose digest is ``label``."""
     INPUT = "input"
     """Predictions on calibration images with a random n-token subset of patches as the input (POMT's A(n))."""
     FIDELITY = "fidelity"

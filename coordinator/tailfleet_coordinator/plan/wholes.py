@@ -8,6 +8,7 @@ within its blocks, and above its smallest count. Left to others: the reductions 
 import random
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import pairwise
 
 from tailfleet_coordinator.plan.design import profile_units
 from tailfleet_schema.curve import WHOLE, Part, Unit
@@ -40,13 +41,12 @@ def whole_units(schedules: Iterable[Schedule]) -> list[Unit]:
 
 @lru_cache(maxsize=256)
 def _drawn(name: str, geometry: Geometry, method: str, drawing: str, count: int) -> tuple[Schedule, ...]:
-    single = [unit for unit in profile_units(geometry, method) if unit.kept < unit.tokens]
-    if not single:
+    floors = _floors(geometry, method)
+    if len(floors) < 2:
         return ()
-    first, last = min(unit.block for unit in single), max(unit.block for unit in single)
-    least, full = min(unit.kept for unit in single), geometry.tokens
+    full, least = geometry.tokens, min(floors.values())
     rng = random.Random(f"{name} {method} {drawing}")
-    most = min(MOST_REDUCING, last - first + 1, full - least)
+    most = min(MOST_REDUCING, len(floors), full - least)
     if most < 2:
         return ()
     found: dict[str, Schedule] = {}
@@ -54,15 +54,29 @@ def _drawn(name: str, geometry: Geometry, method: str, drawing: str, count: int)
         reducing = 2 + number % (most - 1)
         share = (number + rng.random()) / count
         dropped = max(reducing, round(GENTLEST * full + share * (full - least - GENTLEST * full)))
-        blocks = sorted(rng.sample(range(first, last + 1), reducing))
+        blocks = sorted(rng.sample(list(floors), reducing))
         cuts = sorted(rng.sample(range(1, dropped), reducing - 1))
         left = dict(zip(blocks, [full - cut for cut in [*cuts, dropped]], strict=True))
         keep, arriving = [], full
         for block in range(geometry.depth):
-            wanted = left.get(block, arriving)
-            arriving = min(arriving, max(wanted, smallest_reachable(method, arriving, geometry.prefix)))
+            if block in left:
+                at_least = max(left[block], floors[block], smallest_reachable(method, arriving, geometry.prefix))
+                arriving = min(arriving, at_least)
             keep.append(arriving)
         one = Schedule(method, name, full, geometry.prefix, keep)
         if len(one.reducing_blocks) > 1:
             found[one.digest] = one
     return tuple(found.values())
+
+
+def _floors(geometry: Geometry, method: str) -> dict[int, int]:
+    """For each block within the profiled ones, the fewest tokens whose loss there is known, if by interpolation."""
+    single = [unit for unit in profile_units(geometry, method) if unit.kept < unit.tokens]
+    least = {block: min(unit.kept for unit in single if unit.block == block) for block in {u.block for u in single}}
+    profiled = sorted(least)
+    return {
+        block: max(least[low], least[high])
+        for low, high in pairwise([*profiled[:1], *profiled])
+        for block in range(low, high + 1)
+        if block == high or low < block
+    }

@@ -156,7 +156,8 @@ def composed(
         return replace(profile, held_out=HeldOut(len(judged), errors[1], errors[1]))
     # Losing less than foretold is no risk: what exceeds is taken for one half of a normal distribution.
     exceeding = 2.0 * float((np.maximum(drops - foretold, 0.0) ** 2).sum()) - len(judged) * floor**2
-    spread = max(0.0, exceeding) / max(float(foretold.sum()), floor)
+    # Where hardly anything is lost, what exceeds is chance: it must not count as if it grew with a loss.
+    spread = max(0.0, exceeding) / float((foretold + floor).sum())
     return Composition(profile, ceiling, weights[0], floor, spread, HeldOut(len(judged), *errors))
 
 

@@ -72,8 +72,13 @@ class ReducedModel(nn.Module):
             raise ScheduleError(
                 "the schedule expects {} tokens, these images become {}".format(self.schedule.tokens, x.shape[1])
             )
+        return self.onward(x)
+
+    def onward(self, x: torch.Tensor, first: int = 0) -> torch.Tensor:
+        """As ``forward_tokens``, of the tokens (B, N, C) that enter block ``first``; none before it may reduce."""
         state = self._anatomy.state(self.method, self._restore_before is not None)
-        for number, (block, kept) in enumerate(zip(self._anatomy.blocks, self.schedule.keep)):
+        for number in range(first, self._anatomy.depth):
+            block, kept = self._anatomy.blocks[number], self.schedule.keep[number]
             if number == self._restore_before:
                 x = state.restore(x)  # (B, N, C)
             if self.method is None or kept == x.shape[1]:

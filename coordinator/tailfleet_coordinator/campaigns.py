@@ -12,6 +12,7 @@ from tailfleet_coordinator.plan import design
 from tailfleet_coordinator.plan.decision import Plan
 from tailfleet_coordinator.plan.outcome import report_rows, verified_of
 from tailfleet_coordinator.plan.residuals import Verified
+from tailfleet_coordinator.plan.wholes import whole_schedules, whole_units
 from tailfleet_coordinator.replies import iso
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
@@ -28,6 +29,7 @@ from tailfleet_schema.campaign import (
 from tailfleet_schema.curve import Unit, UnitResult
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import JobKind
+from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.workload import DatasetSpec, ModelSpec, Workload
 
 MOST_VERIFICATIONS = 20
@@ -76,11 +78,21 @@ def wanted_profile(request: CampaignRequest, model: ModelSpec) -> list[Unit]:
     """The judged units that plans of ``model`` rest on; none without an objective or without images."""
     if request.objective is None or model.dataset is None:
         return []
-    methods = dict.fromkeys(method for _, planned in request.plans() for method in request.competing(planned))
-    units = [unit for method in methods for unit in design.profile_units(model.geometry, method)]
+    units = [unit for method in _planned(request) for unit in design.profile_units(model.geometry, method)]
+    units += whole_units(profile_schedules(request, model))
     if BY_INPUT & set(request.planners):
         units += design.input_units(model.geometry)
     return units
+
+
+def profile_schedules(request: CampaignRequest, model: ModelSpec) -> list[Schedule]:
+    """The whole schedules that the model's profile judges, too."""
+    return [one for method in _planned(request) for one in whole_schedules(model, method)]
+
+
+def _planned(request: CampaignRequest) -> list[str]:
+    """Methods that plans may take, each once."""
+    return list(dict.fromkeys(method for _, planned in request.plans() for method in request.competing(planned)))
 
 
 def profiled_units(store: Store, model: ModelSpec) -> set[Unit]:

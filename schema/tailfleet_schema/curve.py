@@ -37,7 +37,8 @@ class Part(Enum):
     """Predictions under the schedule ``label`` on evaluation images."""
     LOSS = "loss"
     """Predictions on calibration images with m of n tokens leaving ``block`` by method ``label``, and all of them every
-    block before; but those just before it that one block needs to get to so few (``schedule.lead``)."""
+    block before; but those just before it that one block needs to get to so few (``schedule.lead``). At block
+    ``WHOLE``, under the schedule whose digest is ``label``."""
     INPUT = "input"
     """Predictions on calibration images with a random n-token subset of patches as the input (POMT's A(n))."""
     FIDELITY = "fidelity"
@@ -47,6 +48,9 @@ class Part(Enum):
 
 TIMED_PARTS = (Part.MODEL, Part.SENTINEL, Part.FIXED, Part.ATTENTION, Part.MLP, Part.REDUCE, Part.SCHEDULE)
 JUDGED_PARTS = (Part.ACCURACY, Part.LOSS, Part.INPUT, Part.FIDELITY)
+
+WHOLE = -1
+"""Block of a LOSS that is a whole schedule's."""
 
 SIZED = "sized"
 """Label of ATTENTION that weighs keys by sizes."""
@@ -75,9 +79,10 @@ class Unit:
     tokens: int
     kept: int
     label: str = ""
-    """Method for REDUCE and LOSS, schedule digest for SCHEDULE, ACCURACY and FIDELITY; else see the part."""
+    """Method for REDUCE and LOSS, schedule digest for SCHEDULE, ACCURACY, FIDELITY and a whole LOSS; else see the
+    part."""
     block: int = -1
-    """Block for LOSS, else -1."""
+    """Block for LOSS (``WHOLE``: all of them), else -1."""
 
     def __post_init__(self) -> None:
         check_count("tokens", self.tokens, 1)

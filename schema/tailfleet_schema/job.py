@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Dict, FrozenSet, List, Mapping, Optional
 
-from tailfleet_schema.curve import JUDGED_PARTS, Part, Unit, UnitKey
+from tailfleet_schema.curve import JUDGED_PARTS, WHOLE, Part, Unit, UnitKey
 from tailfleet_schema.errors import Blame, InputError
 from tailfleet_schema.limits import check_count
 from tailfleet_schema.schedule import Schedule
@@ -150,7 +150,11 @@ class Job:
             if unit in seen:
                 raise InputError("stands in the list already", path=path)
             seen.add(unit)
-            named = unit.part in (Part.SCHEDULE, Part.ACCURACY) or (unit.part is Part.FIDELITY and unit.label)
+            named = (
+                unit.part in (Part.SCHEDULE, Part.ACCURACY)
+                or (unit.part is Part.FIDELITY and unit.label)
+                or (unit.part is Part.LOSS and unit.block == WHOLE)
+            )
             if named and unit.label not in known:
                 raise InputError(
                     "names a schedule that the job does not carry: {!r}".format(unit.label[:12]), path=path + ".label"

@@ -22,6 +22,7 @@ from tests.benchmarks.bench_prediction import results_of
 from tailfleet_coordinator import bundled
 from tailfleet_coordinator.bundled import labelled
 from tailfleet_coordinator.plan import design
+from tailfleet_coordinator.plan.wholes import whole_schedules, whole_units
 from tailfleet_schema.curve import Judgement, Part, UnitResult
 from tailfleet_schema.job import Job, JobKind
 from tailfleet_schema.schedule import Schedule, dense
@@ -83,15 +84,13 @@ def right(judgement: Judgement) -> NDArray[np.float64]:
 
 
 def subjects(
-    artifacts: str, methods: Iterable[str], quick: bool, evaluated: int, names: Sequence[str] = ()
+    artifacts: str, methods: Sequence[str], quick: bool, evaluated: int, names: Sequence[str] = ()
 ) -> Iterator[Subject]:
     """The bundled digits' model and MNIST's, or those of ``names``, profiled for ``methods``; artifacts go to the
     folder ``artifacts``. ``evaluated`` images are evaluated at most.
     """
-    digits = next(model for model in bundled.models() if model.dataset is not None)
-    content, (dataset, images) = bundled.checkpoint_bytes(), bundled.datasets()[0]
-    sources = [(digits, content, dataset, images), (*mnist.trained(), *mnist.dataset())]
-    for model, content, dataset, images in sources[:1] if quick and not names else sources:
+    every = sources()
+    for model, content, dataset, images in every[:1] if quick and not names else every:
         if names and model.name not in names:
             continue
         swapped, calibration = _calibrating(dataset, images)
@@ -107,15 +106,25 @@ def subjects(
         )
 
 
+def sources() -> list[tuple[ModelSpec, bytes, DatasetSpec, bytes]]:
+    """Both models with their weights and images."""
+    digits = next(model for model in bundled.models() if model.dataset is not None)
+    return [(digits, bundled.checkpoint_bytes(), *bundled.datasets()[0]), (*mnist.trained(), *mnist.dataset())]
+
+
 def profile(
-    model: ModelSpec, dataset: DatasetSpec, methods: Iterable[str], artifacts: str, images: int | None
+    model: ModelSpec, dataset: DatasetSpec, methods: Sequence[str], artifacts: str, images: int | None
 ) -> list[UnitResult]:
     """The accuracy profile of ``methods``, and of shortened inputs."""
     # By method, as a campaign's tasks have it: what the dense model computes is computed once for each.
-    shares = [design.profile_units(model.geometry, method) for method in methods]
-    shares.append(design.input_units(model.geometry))
+    drawn = [whole_schedules(model, method) for method in methods]
+    shares = [
+        (design.profile_units(model.geometry, method) + whole_units(wholes), wholes)
+        for method, wholes in zip(methods, drawn, strict=True)
+    ]
+    shares.append((design.input_units(model.geometry), []))
     job = Job("papers-profile", JobKind.PROFILE, Workload(model), [], 1, 1, 1, dataset=dataset, images=images)
-    return judged([replace(job, units=units) for units in shares], artifacts)
+    return judged([replace(job, units=units, schedules=wholes) for units, wholes in shares], artifacts)
 
 
 def judged(jobs: Sequence[Job], artifacts: str) -> list[UnitResult]:

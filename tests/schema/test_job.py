@@ -13,7 +13,7 @@ from tailfleet_schema.campaign import (
     Statistic,
     SweepSettings,
 )
-from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
+from tailfleet_schema.curve import WHOLE, Judgement, Part, Unit, UnitResult
 from tailfleet_schema.errors import DecodeError, InputError
 from tailfleet_schema.job import ENDED, MOVES, Job, JobKind, JobState
 from tailfleet_schema.workload import DatasetSpec, Geometry, ModelSpec, Workload
@@ -63,6 +63,7 @@ def test_keys_are_units_times_rounds_and_judged_units_once():
         ({"rounds": 0}, "^rounds: must be at least 1, not 0"),
         ({"id": "../x"}, "^id: "),
         ({"units": [Unit(Part.SCHEDULE, 5, 5, "f" * 64)]}, r"^units\[0\].label: .* does not carry"),
+        ({"units": [Unit(Part.LOSS, 5, 3, "topk", WHOLE)]}, r"^units\[0\].label: .* does not carry: 'topk'"),
         ({"units": [Unit(Part.LOSS, 5, 3, "topk", 1)]}, "no dataset"),
         (
             {"schedules": [schedule.Schedule("topk", "other", 5, 1, [5, 3])]},

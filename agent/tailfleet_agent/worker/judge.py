@@ -2,9 +2,10 @@
 the dense model's own answers are what is right, so that top-1 is agreement there.
 
 Answers the units that ask for it: a whole schedule on the evaluation images (ACCURACY), one method reducing at one
-block, or up to it, on the calibration images (LOSS), a random part of the patches as input on the same (INPUT), and
-what a backend makes of a model on random images (FIDELITY). What the dense model computes is computed once: its logits,
-and for LOSS the tokens that enter each block, so that only the blocks from the reducing one on are run again.
+block, or up to it, or a whole schedule on the calibration images (LOSS), a random part of the patches as input on the
+same (INPUT), and what a backend makes of a model on random images (FIDELITY). What the dense model computes is computed
+once: its logits, and for LOSS the tokens that enter each block, so that only the blocks from the reducing one on are
+run again.
 
 Of a board's own backend, the predictions are those of what it times: its dtype, its attention, its graphs; they are
 held against eager fp32, so that what a backend or a dtype changes shows. Timing is left to ``timing``; a planner's use
@@ -17,7 +18,7 @@ import torch
 
 from tailfleet_agent.worker import datasets, models, preprocess
 from tailfleet_reduce import METHODS, Anatomy, ReducedModel, apply, dissect, method_for
-from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Part, Unit
+from tailfleet_schema.curve import JUDGED_PARTS, WHOLE, Judgement, Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Job
 from tailfleet_schema.schedule import Schedule, first_reducing, lead
@@ -205,6 +206,8 @@ class Judge:
     def _with_loss(self, unit: Unit, split: Split) -> torch.Tensor:
         """Logits with ``kept`` tokens leaving ``block`` by the method, and nothing reduced elsewhere; but in the blocks
         just before, where one block cannot leave so few (``lead``)."""
+        if unit.block == WHOLE:
+            return self._whole(unit, split)
         anatomy, geometry = self._anatomy, self._job.workload.model.geometry
         if not 0 <= unit.block < anatomy.depth:
             raise InputError("there is no block {}; the model has {}".format(unit.block, anatomy.depth))
@@ -230,6 +233,14 @@ class Judge:
                 x = block.reduce(x, method, kept, state) if kept < x.shape[1] else block.whole(x, state)
             logits.append(anatomy.head(x))
         return collect(logits)
+
+    def _whole(self, unit: Unit, split: Split) -> torch.Tensor:
+        """Logits under a schedule; up to its first reduction they are the dense model's."""
+        reduced = self._reduced(unit.label)
+        if reduced is None:
+            return split.dense_logits()
+        first = reduced.schedule.reducing_blocks[0]
+        return collect(self._anatomy.head(reduced.onward(x, first)) for x in split.entering(first))
 
     def _with_input(self, unit: Unit, split: Split) -> torch.Tensor:
         """Logits with all blocks on n tokens: the prefix, and patches drawn at random for each image.

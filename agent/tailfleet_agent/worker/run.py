@@ -15,7 +15,7 @@ from tailfleet_agent.worker import agenda
 from tailfleet_agent.worker.backends import Backend, OutOfMemory
 from tailfleet_agent.worker.backends.memory import is_out_of_memory
 from tailfleet_schema.board import Telemetry
-from tailfleet_schema.curve import JUDGED_PARTS, Judgement, Part, Unit, UnitKey, UnitResult
+from tailfleet_schema.curve import JUDGED_PARTS, WHOLE, Judgement, Part, Unit, UnitKey, UnitResult
 from tailfleet_schema.job import Job, JobKind
 from tailfleet_schema.schedule import first_reducing
 
@@ -235,14 +235,16 @@ def _warm_up(backend: Backend) -> None:
 
 
 def _judged(job: Job) -> List[Visit]:
-    prefix = job.workload.model.geometry.prefix
-    units = [unit for unit in job.units if unit.part in JUDGED_PARTS]
-    return [(unit, 0) for unit in sorted(units, key=lambda unit: _judging_order(unit, prefix))]
-
-
-def _judging_order(unit: Unit, prefix: int) -> Tuple[str, int, int, str, int, int]:
     # By the first block that reduces: the judge keeps what enters it while it tries counts there.
-    first = unit.block
-    if unit.part is Part.LOSS:
-        first = first_reducing(unit.label, unit.tokens, prefix, unit.block, unit.kept)
-    return unit.part.value, first, unit.block, unit.label, -unit.tokens, -unit.kept
+    first = {one.digest: (one.reducing_blocks or [0])[0] for one in job.schedules}
+
+    def order(unit: Unit) -> Tuple[str, int, int, str, int, int]:
+        begins = unit.block
+        if unit.part is Part.LOSS and unit.block == WHOLE:
+            begins = first[unit.label]
+        elif unit.part is Part.LOSS:
+            prefix = job.workload.model.geometry.prefix
+            begins = first_reducing(unit.label, unit.tokens, prefix, unit.block, unit.kept)
+        return unit.part.value, begins, unit.block, unit.label, -unit.tokens, -unit.kept
+
+    return [(unit, 0) for unit in sorted((unit for unit in job.units if unit.part in JUDGED_PARTS), key=order)]

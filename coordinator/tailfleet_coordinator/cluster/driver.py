@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tailfleet_coordinator.campaigns import (
+    profile_schedules,
     profiled_units,
     wanted_profile,
     workload_of,
@@ -29,7 +30,7 @@ from tailfleet_schema.campaign import CampaignRequest, CampaignState
 from tailfleet_schema.curve import Unit
 from tailfleet_schema.errors import Blame, TailfleetError
 from tailfleet_schema.job import Failure, Job, JobKind, JobState
-from tailfleet_schema.schedule import dense
+from tailfleet_schema.schedule import Schedule, dense
 from tailfleet_schema.workload import ModelSpec, Workload
 
 log = logging.getLogger("tailfleet.campaign")
@@ -110,8 +111,11 @@ class Driver:
         self._begin_plans(campaign)
         for model, missing in situation.unprofiled.items():
             # One task for each method: they share nothing but the dense pass, and each has a core.
-            for label in sorted({unit.label for unit in missing}):
-                self._profile(model, label, [unit for unit in missing if unit.label == label])
+            wholes = {one.digest: one for one in profile_schedules(campaign.request, self._store.get_model(model))}
+            of = {unit: wholes[unit.label].method if unit.label in wholes else unit.label for unit in missing}
+            for label in sorted(set(of.values())):
+                units = [unit for unit in missing if of[unit] == label]
+                self._profile(model, label, units, [wholes[unit.label] for unit in units if unit.label in wholes])
         return not self._end_if_over()
 
     def stop(self) -> None:
@@ -227,7 +231,7 @@ class Driver:
         under_way = any(name.startswith(tasks) for name in self._running)
         self._note(step, "profile", "" if under_way else "waits while this machine is measured")
 
-    def _profile(self, model_name: str, label: str, missing: list[Unit]) -> None:
+    def _profile(self, model_name: str, label: str, missing: list[Unit], schedules: list[Schedule]) -> None:
         """Start judging what is missing of one method in the model's profile, unless under way or hopeless."""
         name = profile_task(model_name, label or "input")
         if name in self._failures or not self._may_start(name):
@@ -243,6 +247,7 @@ class Driver:
             rounds=1,
             calls=1,
             seed=PROFILE_SEED,
+            schedules=schedules,
             dataset=dataset,
         )
         digest, sha256 = model.digest, dataset.sha256

@@ -18,6 +18,7 @@ from tailfleet_coordinator.db.rows import Board, Campaign, NewPlan
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan.decision import Plan, PlanInput
 from tailfleet_coordinator.plan.reading import VERSION
+from tailfleet_coordinator.plan.wholes import whole_schedules
 from tailfleet_coordinator.refusals import Deposed
 from tailfleet_schema import codec
 from tailfleet_schema.campaign import AUTO, Objective, Statistic
@@ -132,7 +133,7 @@ class Planning:
         labelled = model.dataset is None or self._store.get_dataset(model.dataset).labelled
         methods = {method for one in batch for _, method in one.pairs}
         # One object for all boards: by that it is known that they have it in common.
-        profiles = {method: _of_methods(whole, request.competing(method)) for method in methods}
+        profiles = {method: _of_methods(model, whole, request.competing(method)) for method in methods}
 
         def read(one: Wanted) -> list[PlanInput]:
             reading = readings.get(one.curve_id)
@@ -160,5 +161,6 @@ class Planning:
         return read
 
 
-def _of_methods(profile: list[UnitResult], methods: list[str]) -> list[UnitResult]:
-    return [result for result in profile if result.unit.part is Part.INPUT or result.unit.label in methods]
+def _of_methods(model: ModelSpec, profile: list[UnitResult], methods: list[str]) -> list[UnitResult]:
+    labels = {*methods, *(one.digest for method in methods for one in whole_schedules(model, method))}
+    return [result for result in profile if result.unit.part is Part.INPUT or result.unit.label in labels]

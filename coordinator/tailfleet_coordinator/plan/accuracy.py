@@ -48,11 +48,10 @@ _Array = NDArray[np.float64]
 
 
 class LossModel(Protocol):
-    """What the search asks of a measure of loss. Losses are whole multiples of ``unit``, so that sums are exact."""
+    """What the search asks of a measure of loss. Losses of steps are whole units, so that sums are exact."""
 
-    @property
-    def unit(self) -> float:
-        """Percentage points (or percent) of one unit."""
+    def total(self, units: _Array) -> _Array:
+        """What sums of steps in units lose in all, in percentage points (or percent); rises with them."""
 
     def allows(self, block: int, m: int) -> bool:
         """Whether ``block`` may reduce to m tokens."""
@@ -71,7 +70,19 @@ class LossModel(Protocol):
 def loss_of(model: LossModel, schedule: Schedule) -> float:
     """The loss of a whole schedule in the model's points or percent: the sum of its steps, as a search adds them."""
     blocks = enumerate(zip(schedule.entering, schedule.keep, strict=True))
-    return model.unit * sum(model.step_units(block, n, m) for block, (n, m) in blocks if m < n)
+    units = sum(model.step_units(block, n, m) for block, (n, m) in blocks if m < n)
+    return float(model.total(np.array(units, dtype=float)))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How predictions of whole schedules compare with what was judged, on schedules that nothing was fitted to."""
+
+    schedules: int
+    error: float
+    """Mean absolute error in points."""
+    additive_error: float
+    """The same where losses of single blocks add."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +101,8 @@ class AccuracyProfile:
     cautious: _Array  # (blocks, counts)
     seen: NDArray[np.bool_]  # (blocks, counts)
     """What was profiled itself; the rest of both tables is interpolated, or continued below a block's smallest."""
+    held_out: HeldOut | None = None
+    """How far ``expected_drop`` was from whole schedules, where any were judged."""
 
     @classmethod
     def fit(cls, geometry: Geometry, method: str, results: Sequence[UnitResult]) -> "AccuracyProfile":
@@ -120,7 +133,7 @@ class AccuracyProfile:
             if missing is not None:
                 raise InputError(f"the profile of {method!r} lacks block {block} with {missing} tokens")
         seen = np.array([[(block, m) in judged for m in counts] for block in blocks])
-        expected, deviation = _estimates(dense, [judged[place] for place in sorted(places)], geometry.classes)
+        expected, deviation = estimates(dense, [judged[place] for place in sorted(places)], geometry.classes)
         dense_top1 = 100.0 * dense.correct / dense.images
         whole = np.zeros((len(blocks), 1))
 
@@ -156,12 +169,26 @@ class AccuracyProfile:
 
     def steps_units(self, depth: int, counts: Sequence[int]) -> _Array:
         """:meth:`step_units` of all blocks and counts."""
-        at_count = np.array([np.interp(counts, self.counts, row) for row in self.cautious])  # (blocks, K)
-        lost = np.array([np.interp(range(depth), self.blocks, column) for column in at_count.T]).T  # (D, K)
+        return self.steps_of(self._losses(self.cautious, depth, counts), counts)
+
+    def steps_of(self, lost: _Array, counts: Sequence[int]) -> _Array:
+        """:meth:`steps_units` where blocks lose so many points with all ``counts``: (D, K)."""
         added = np.maximum(lost[:, None, :] - lost[:, :, None], 0.0)
         units = np.ceil(added / RESOLUTION_POINTS - 1e-9)
-        allowed = np.array(counts) >= np.array([self._least(block) for block in range(depth)])[:, None]  # (D, K)
+        allowed = np.array(counts) >= np.array([self._least(block) for block in range(len(lost))])[:, None]  # (D, K)
         return _steps(np.where(allowed[:, None, :], units, np.inf))
+
+    def total(self, units: _Array) -> _Array:
+        """Losses add."""
+        return units * RESOLUTION_POINTS
+
+    def expected_loss(self, block: int, m: int) -> float:
+        """Best guess of what it costs to have m tokens from ``block`` on; not cautious."""
+        return self._loss(self.expected, block, m)
+
+    def expected_losses(self, depth: int, counts: Sequence[int]) -> _Array:
+        """:meth:`expected_loss` of all blocks and profiled ``counts``, or counts between such: (D, K)."""
+        return self._losses(self.expected, depth, counts)
 
     def expected_drop(self, schedule: Schedule) -> float:
         """Best guess of what ``schedule`` loses, in points; not cautious."""
@@ -188,6 +215,10 @@ class AccuracyProfile:
         around = {behind if self.blocks[behind] == block else behind - 1, behind}
         return max(self.counts[int(self.seen[row].argmax())] for row in around)
 
+    def _losses(self, table: _Array, depth: int, counts: Sequence[int]) -> _Array:
+        at_count = np.array([np.interp(counts, self.counts, row) for row in table])  # (blocks, K)
+        return np.array([np.interp(range(depth), self.blocks, column) for column in at_count.T]).T  # (D, K)
+
     def _loss(self, table: _Array, block: int, m: int) -> float:
         at_count = [_at(m, self.counts, row, self.tokens, self.dense_top1) for row in table]
         return float(np.interp(block, self.blocks, at_count))
@@ -210,6 +241,10 @@ class TokenWork:
     def unit(self) -> float:
         """One token in one block, in percent of all tokens × blocks."""
         return 100.0 / (self.geometry.depth * self.geometry.tokens)
+
+    def total(self, units: _Array) -> _Array:
+        """Work adds."""
+        return units * self.unit
 
     def reaches(self, schedule: Schedule) -> bool:
         """What is left out is known of any schedule."""
@@ -257,7 +292,12 @@ def _at(m: int, counts: Sequence[int], losses: _Array, tokens: int, most: float)
     return min(float(losses[0]) * further, max(most, float(losses[0])))
 
 
-def _estimates(dense: Judgement, cells: Sequence[Judgement], classes: int) -> tuple[_Array, _Array]:
+def ceiling_of(dense: Judgement, classes: int) -> float:
+    """The most points that can be lost: the dense model's top-1 above chance."""
+    return max(100.0 * (dense.correct / dense.images - 1.0 / max(classes, 1)), 100.0 / dense.images)
+
+
+def estimates(dense: Judgement, cells: Sequence[Judgement], classes: int) -> tuple[_Array, _Array]:
     """Expected drop in points, and its standard deviation, for each of ``cells``."""
     images = dense.images
     kl = np.array([max(0.0, j.kl_nats) for j in cells])
@@ -265,8 +305,7 @@ def _estimates(dense: Judgement, cells: Sequence[Judgement], classes: int) -> tu
     discordant = np.array([_discordant(dense, j) for j in cells])
     # One more than was seen: that no image changed is no proof that none ever does.
     own_variance = (discordant + 1.0) * (100.0 / images) ** 2
-    ceiling = max(100.0 * dense.correct / images - 100.0 / max(classes, 1), 100.0 / images)
-    curve = _drop_of_kl(kl, drop, own_variance, ceiling)
+    curve = _drop_of_kl(kl, drop, own_variance, ceiling_of(dense, classes))
     usual = curve(kl)
     usual_variance = (0.5 * usual) ** 2 + (25.0 / images) ** 2
     precision = 1.0 / own_variance + 1.0 / usual_variance

@@ -68,7 +68,7 @@ def searched(
     def schedule(point: int) -> Schedule:
         return Schedule(method, model.name, geometry.tokens, geometry.prefix, front.keep(point))
 
-    losses = front.loss * loss.unit
+    losses = loss.total(front.loss)
     if latency.adds_up(method):
         return Candidates(schedule, front.latency_ns, losses, {})
     # The search added up; what tails or blocks that differ come to is another figure, and with it another front.

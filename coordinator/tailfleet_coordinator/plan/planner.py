@@ -16,6 +16,7 @@ from tailfleet_coordinator.plan.accuracy import AccuracyProfile, LossModel, Toke
 from tailfleet_coordinator.plan.anchors import anchors
 from tailfleet_coordinator.plan.baselines import knob
 from tailfleet_coordinator.plan.candidates import Candidates, merged, searched, swept
+from tailfleet_coordinator.plan.composition import Composition, composed
 from tailfleet_coordinator.plan.decision import Contender, Plan, PlanInput
 from tailfleet_coordinator.plan.latency import LatencyModel
 from tailfleet_coordinator.plan.prediction import Prediction
@@ -32,10 +33,13 @@ from tailfleet_coordinator.plan.verdict import (
     on_statistic,
     points,
 )
+from tailfleet_coordinator.plan.wholes import whole_schedules
 from tailfleet_schema.campaign import AUTO, BASELINES, PLANNERS, FrontPoint, Measure
 from tailfleet_schema.curve import Part
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.schedule import Schedule
+
+Losses = AccuracyProfile | Composition
 
 __all__ = ["Plan", "PlanInput", "make_plan", "make_plans"]
 
@@ -49,7 +53,7 @@ class _Frame:
 
     given: PlanInput
     latency: LatencyModel
-    profiles: Mapping[str, AccuracyProfile]
+    profiles: Mapping[str, Losses]
     counts: list[int]
 
     @property
@@ -76,7 +80,7 @@ class _Frame:
 def make_plans(inputs: Iterable[PlanInput]) -> list[Plan]:
     """One plan for each. What boards have in common, the accuracy of a model, is fitted once where their inputs hold
     the very same ``profile``. Raises as :func:`make_plan` does."""
-    known: dict[tuple[int, str, str, str], dict[str, AccuracyProfile]] = {}
+    known: dict[tuple[int, str, str, str], dict[str, Losses]] = {}
     plans = []
     for given in inputs:
         key = id(given.profile), given.planner, given.model.name, " ".join([given.method, *given.competing])
@@ -87,7 +91,7 @@ def make_plans(inputs: Iterable[PlanInput]) -> list[Plan]:
     return plans
 
 
-def make_plan(given: PlanInput, profiles: Mapping[str, AccuracyProfile] | None = None) -> Plan:
+def make_plan(given: PlanInput, profiles: Mapping[str, Losses] | None = None) -> Plan:
     """The plan for ``given``. ``profiles`` are those of ``given.profile`` by method, for who has them already.
 
     Raises ``InputError`` for a sweep that lacks a part, for a model with images but no profile, for an unknown
@@ -143,11 +147,12 @@ def _methods(given: PlanInput) -> list[str]:
     return given.competing if given.method == AUTO else [given.method]
 
 
-def _profiles(given: PlanInput) -> dict[str, AccuracyProfile]:
-    found = {}
+def _profiles(given: PlanInput) -> dict[str, Losses]:
+    found: dict[str, Losses] = {}
     for method in _methods(given):
         if any(r.unit.part is Part.LOSS and r.unit.label == method for r in given.profile):
-            found[method] = AccuracyProfile.fit(given.model.geometry, method, given.profile)
+            single = AccuracyProfile.fit(given.model.geometry, method, given.profile)
+            found[method] = composed(single, given.model.geometry, whole_schedules(given.model, method), given.profile)
         elif given.model.dataset is not None and given.planner != "pomt-rule":
             raise InputError(f"{given.model.name} has images, but no accuracy profile of {method} was given")
     return found
@@ -287,6 +292,9 @@ def _figures(frame: _Frame, schedule: Schedule, prediction: Prediction, setting:
             words += " (beyond profiled blocks or counts)"
         elif profile.is_interpolated(schedule):
             words += " (interpolated between profiled blocks and counts)"
+        if profile.held_out is not None:
+            words += f" (such figures err by ±{points(profile.held_out.error)} on"
+            words += f" {profile.held_out.schedules} random schedules that they were not fitted to)"
     if prediction.extrapolated:
         words += "; beyond what was timed"
     elif prediction.inferred:

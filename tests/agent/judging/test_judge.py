@@ -9,7 +9,7 @@ import torch
 from tailfleet_agent.worker import datasets, judge, models
 from tailfleet_reduce import METHODS, apply
 from tailfleet_reduce.queries import attach
-from tailfleet_schema.curve import Part, Unit
+from tailfleet_schema.curve import WHOLE, Part, Unit
 from tailfleet_schema.errors import InputError, ScheduleError
 from tailfleet_schema.job import Job, JobKind
 from tailfleet_schema.schedule import Schedule, dense
@@ -94,6 +94,27 @@ def test_loss_is_that_of_reducing_at_one_block_alone(artifacts, order, monkeypat
         )
         assert kept <= cache_bytes
         assert (kept > 0) == (cache_bytes > 0)
+
+
+@pytest.mark.parametrize("keep", [[12, 12, 9], [17, 12, 9], [17, 17, 17]], ids=["at once", "later", "never"])
+@pytest.mark.parametrize("method", UNTRAINED)
+def test_loss_of_a_whole_schedule_is_on_calibration_images(artifacts, order, monkeypatch, method, keep):
+    monkeypatch.setattr(judge, "BATCH", 3)
+    plan = schedule(method, keep)
+    job = order([Unit(Part.LOSS, 17, keep[-1], plan.digest, WHOLE)], [plan])
+    one = judge.Judge(job, artifacts.folder, "host")
+    one.judge(Unit(Part.LOSS, 17, 12, method, 1))
+    embedded = []
+    one._anatomy.blocks[0].module.register_forward_hook(lambda *_: embedded.append(1))
+    got = one.judge(job.units[0])
+    logits, labels = by_hand(artifacts, job, "calibration", plan)
+    whole, _ = by_hand(artifacts, job, "calibration")
+    assert got.images == 8
+    assert got.correct_bits == "".join("01"[int(a) == int(b)] for a, b in zip(logits.argmax(1), labels))
+    expected = torch.nn.functional.kl_div(logits.log_softmax(1), whole.softmax(1), reduction="batchmean")
+    assert got.kl_nats == pytest.approx(float(expected), abs=1e-5)
+    # What the dense model makes of the images is known, up to the first reduction.
+    assert not embedded
 
 
 @pytest.mark.parametrize(
@@ -262,6 +283,8 @@ def test_a_schedule_that_the_job_does_not_carry_is_refused(artifacts, order):
     job = order([Unit(Part.INPUT, 6, 6)])
     with pytest.raises(InputError, match="does not carry the schedule abc"):
         judged(artifacts, job, Unit(Part.ACCURACY, 17, 17, "abc"))
+    with pytest.raises(InputError, match="does not carry the schedule abc"):
+        judged(artifacts, job, Unit(Part.LOSS, 17, 17, "abc", WHOLE))
 
 
 def test_divergence_and_agreement_are_those_of_their_definitions():

@@ -5,7 +5,8 @@ import random
 import pytest
 
 from tailfleet_agent.worker.run import visits
-from tailfleet_schema.curve import JUDGED_PARTS, Part, Unit
+from tailfleet_schema.curve import JUDGED_PARTS, WHOLE, Part, Unit
+from tailfleet_schema.schedule import Schedule
 from tailfleet_schema.workload import DatasetSpec
 
 DATASET = DatasetSpec("images", "0" * 64, 10, 10, 10, "drawn")
@@ -86,3 +87,14 @@ def test_a_judged_unit_that_begins_before_its_block_comes_with_those_of_the_bloc
     # 9 leave one block, 5 leave two.
     places = [(unit.block, unit.kept) for unit, _ in order]
     assert places == [(1, 5), (1, 12), (1, 9), (2, 5), (2, 12), (2, 9)]
+
+
+def test_a_whole_schedule_comes_with_the_units_of_the_block_where_it_first_reduces(make_job, tiny_spec):
+    wholes = [Schedule("topk", tiny_spec.name, 17, 1, keep) for keep in ([17, 9], [12, 9], [17, 5], [5, 5], [17, 17])]
+    judged = [Unit(Part.LOSS, 17, one.keep[-1], one.digest, WHOLE) for one in wholes]
+    judged += [Unit(Part.LOSS, 17, 12, "topk", block) for block in (1, 0)]
+
+    order = visits(make_job(judged, dataset=DATASET, schedules=wholes))
+
+    begun = {one.digest: (one.reducing_blocks or [0])[0] for one in wholes}
+    assert [begun.get(unit.label, unit.block) for unit, _ in order] == [0] * 4 + [1] * 3

@@ -8,9 +8,10 @@ from tailfleet_coordinator import campaigns
 from tailfleet_coordinator.cluster.driver import TRIES
 from tailfleet_coordinator.cluster.tasks import News
 from tailfleet_coordinator.plan import design
+from tailfleet_coordinator.plan.wholes import whole_schedules, whole_units
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import CampaignRequest, CampaignState, Measure, Objective, Statistic, SweepSettings
-from tailfleet_schema.curve import Judgement, UnitResult
+from tailfleet_schema.curve import WHOLE, Judgement, UnitResult
 from tailfleet_schema.errors import Blame, InputError
 from tailfleet_schema.job import Failure, JobKind, JobState
 
@@ -226,16 +227,34 @@ def test_a_profile_is_taken_once_for_all_boards_and_campaigns(lab, campaigning, 
     campaigning.run(virtual, campaign_id="c2")
     more = [count for name, count in campaigning.tasks.started if name.startswith("profile")][1:]
     assert len(more) == 2
-    found = lab.sql("SELECT part, label, count(*) FROM profiles GROUP BY part, label ORDER BY part, label")
-    assert [(part, label) for part, label, _ in found] == [("input", ""), ("loss", "pomt"), ("loss", "topk")]
-    assert sum(count for _, _, count in found) == profiles[0] + sum(more)
+    found = lab.sql("SELECT DISTINCT part, label FROM profiles WHERE block >= 0 OR part = 'input'")
+    assert sorted(found) == [("input", ""), ("loss", "pomt"), ("loss", "topk")]
+    assert lab.sql("SELECT count(*) FROM profiles") == [(profiles[0] + sum(more),)]
+    # Whole schedules are judged with their method, and each method is planned on its own.
+    model = lab.store.get_model("seeing")
+    wholes = {one.digest for method in ("topk", "pomt") for one in whole_schedules(model, method)}
+    stored = lab.sql("SELECT label FROM profiles WHERE block = -1 AND part = 'loss'")
+    assert sorted(label for (label,) in stored) == sorted(wholes)
+
+
+def test_a_plan_rests_on_whole_schedules_of_its_own_methods(lab, campaigning, virtual, monkeypatch):
+    given, plan = [], campaigning.tasks.plan
+    monkeypatch.setattr(campaigning.tasks, "plan", lambda name, inputs: given.extend(inputs) or plan(name, inputs))
+    ask(lab, "c1", "modelled", models=["seeing"], methods=["topk", "pomt"], objective=HALF)
+    campaigning.run(virtual)
+    model = lab.store.get_model("seeing")
+    for one in given:
+        wholes = {result.unit.label for result in one.profile if result.unit.block == WHOLE}
+        assert wholes == {whole.digest for whole in whole_schedules(model, one.method)}
+    for stored in lab.store.list_plans("c1"):
+        assert "on 20 random schedules that they were not fitted to" in stored.plan_json
 
 
 def test_a_profile_of_an_earlier_release_is_completed_and_what_it_had_besides_is_not_planned_on(
     lab, campaigning, virtual, monkeypatch
 ):
     model, dataset = lab.store.get_model("seeing"), lab.store.get_dataset("pictures")
-    wanted = design.profile_units(model.geometry, "tome")
+    wanted = design.profile_units(model.geometry, "tome") + whole_units(whole_schedules(model, "tome"))
     earlier = [wanted[0], wanted[1], *(dataclasses.replace(wanted[1], block=1, kept=kept) for kept in (16, 15))]
     assert not set(earlier[2:]) & set(wanted)
     results = [UnitResult(unit, 0, judgement=Judgement(100, 98, 100, 0.0, "host", "1" * 98 + "00")) for unit in earlier]

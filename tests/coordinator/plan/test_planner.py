@@ -4,11 +4,15 @@ from itertools import pairwise
 
 import pytest
 from plan_board import GEOMETRY, MadeUpBoard, input_results, model, profile_results, schedule, stalls_beyond, straight
+from test_composition import judge, weighed
 
+from tailfleet_coordinator.plan.accuracy import AccuracyProfile, loss_of
+from tailfleet_coordinator.plan.composition import Composition, composed
 from tailfleet_coordinator.plan.latency import LatencyModel
 from tailfleet_coordinator.plan.planner import Plan, PlanInput, make_plan
 from tailfleet_coordinator.plan.spread import Spread
 from tailfleet_coordinator.plan.statistics import summarise
+from tailfleet_coordinator.plan.wholes import whole_schedules
 from tailfleet_schema import codec
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import BASELINES, Objective, Statistic
@@ -56,6 +60,24 @@ def test_the_fastest_within_an_accuracy_limit(board, sweep):
         if made.schedule is not None:
             assert 0 < made.expected_drop <= drop
     assert "calibration images" in plans[-1].verdict
+
+
+def test_limits_and_fronts_are_of_the_composition_where_whole_schedules_were_judged(board, sweep):
+    schedules = whole_schedules(model("d"), "topk")
+    judged = [judge(one, weighed({4: 4.0, 9: 0.2})) for one in schedules]
+    alone, results = profile_results(), profile_results() + judged
+    limit = Objective(max_accuracy_drop=5.0)
+    made = plan(board, limit, profile=results, dataset="d", sweep=sweep)
+    losses = composed(AccuracyProfile.fit(GEOMETRY, "topk", results), GEOMETRY, schedules, results)
+    assert isinstance(losses, Composition)
+    assert made.expected_drop == losses.expected_drop(made.schedule)
+    assert loss_of(losses, made.schedule) <= 5.0
+    assert all(point.loss == pytest.approx(loss_of(losses, schedule(point.keep))) for point in made.front)
+    assert f"such figures err by ±{losses.held_out.error:.1f} points on 20 random schedules" in made.verdict
+    additive = plan(board, limit, profile=alone, dataset="d", sweep=sweep)
+    assert "err by" not in additive.verdict
+    # Of all that may lose so much the fastest: searched, not only ranked anew.
+    assert loss_of(losses, additive.schedule) > 5.0 or made.predicted_ns <= additive.predicted_ns
 
 
 def test_with_images_an_accuracy_limit_decides_and_a_budget_does_not(board, sweep):

@@ -18,7 +18,7 @@ import pytest
 from tailfleet_coordinator.client import Fleet
 from tailfleet_schema.campaign import CampaignState
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 600.0
 LEASE_SECONDS = 4.0
 LOOK_SECONDS = 0.25
 

@@ -100,14 +100,14 @@ import sys
 import numpy
 import onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-images = numpy.load(sys.argv[2])
-numpy.save(sys.argv[3], session.run(["logits"], {"images": images})[0])
+batches = numpy.load(sys.argv[2])
+numpy.savez(sys.argv[3], **{name: session.run(["logits"], {"images": batches[name]})[0] for name in batches})
 """
 
 
 @pytest.fixture
 def onnx_logits(tmp_path_factory):
-    """Run an ONNX file on an array of images, in a process of its own.
+    """``onnx_logits(path, *batches)``: run an ONNX file on arrays of images, in a process of its own; a list of logits.
 
     A test of another room may have given this one a pool of threads for all sessions, which closes it to plain ones.
     """
@@ -116,10 +116,11 @@ def onnx_logits(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("onnx")
 
-    def run(path, images):
-        given, got = str(folder / "images.npy"), str(folder / "logits.npy")
-        np.save(given, images)
+    def run(path, *batches):
+        given, got = str(folder / "images.npz"), str(folder / "logits.npz")
+        np.savez(given, *batches)
         subprocess.run([sys.executable, "-c", RUN_ONNX, str(path), given, got], check=True, timeout=300)
-        return np.load(got)
+        with np.load(got) as logits:
+            return [logits["arr_{}".format(number)] for number in range(len(batches))]
 
     return run

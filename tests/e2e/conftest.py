@@ -18,7 +18,7 @@ import pytest
 from tailfleet_coordinator.client import Fleet
 from tailfleet_schema.campaign import CampaignState
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 600.0
 LEASE_SECONDS = 4.0
 LOOK_SECONDS = 0.25
 
@@ -131,10 +131,18 @@ class Farm:
 
     def enroll(self, name, profile=None, ca=None):
         """Enrol a board by the line that people paste, and wait until it asks for work."""
-        home = self.home(name)
-        home.mkdir(parents=True, exist_ok=True)
-        self._agent(name, ["sh", "-c", self.fleet.enroll_board(name, virtual_profile=profile, ca=ca).line])
-        until(f"{name} is online", lambda: self.board(name) is not None and self.board(name)["online"])
+        self.enroll_all({name: profile}, ca)
+
+    def enroll_all(self, profiles, ca=None):
+        """The same for each name of ``profiles``, side by side."""
+        for name, profile in profiles.items():
+            self.home(name).mkdir(parents=True, exist_ok=True)
+            self._agent(name, ["sh", "-c", self.fleet.enroll_board(name, virtual_profile=profile, ca=ca).line])
+        until(f"{', '.join(profiles)} online", lambda: all(map(self.is_online, profiles)))
+
+    def is_online(self, name):
+        board = self.board(name)
+        return board is not None and board["online"]
 
     def restart_agent(self, name):
         self.agents[name].end(group=True)

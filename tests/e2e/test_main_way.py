@@ -14,40 +14,41 @@ from tailfleet_schema.errors import TailfleetError
 pytestmark = pytest.mark.slow
 
 OBJECTIVE = Objective(max_accuracy_drop=2.0, latency_share=0.8)
-SMALL_SWEEP = SweepSettings(counts="50,99,148,197", rounds=2, calls=2, budget_seconds=20.0)
+SMALL_SWEEP = SweepSettings(counts="50,99,148,197", rounds=2, calls=2, budget_seconds=5.0)
 UNLABELLED_METHODS = ["topk", "tome", "random", "evit", "zero-tprune", "cropr"]
 """Each way that virtual boards reduce; Cropr's with untrained queries, since nothing is judged."""
 
 
 @pytest.fixture(scope="module")
 def boards(farm):
-    farm.enroll("here")
-    farm.enroll("modelled", "jetson-tx2")
+    farm.enroll_all({"here": None, "modelled": "jetson-tx2"})
 
 
 @pytest.fixture(scope="module")
-def campaign(farm, boards):
+def begun(farm, boards):
+    """Two campaigns that run side by side."""
+    labelled = CampaignRequest(
+        models=["digits_vit"],
+        boards=["here", "modelled"],
+        methods=["pomt"],
+        planners=["optimal", "pomt-rule"],
+        objective=OBJECTIVE,
+        sweep=SMALL_SWEEP,
+    )
+    unlabelled = CampaignRequest(["deit_small_patch16_224"], ["modelled"], UNLABELLED_METHODS, objective=OBJECTIVE)
+    return [farm.fleet.run_campaign(request) for request in (labelled, unlabelled)]
+
+
+@pytest.fixture(scope="module")
+def campaign(farm, begun):
     """Real accuracy and both planners, on this machine and on a modelled board."""
-    campaign = farm.fleet.run_campaign(
-        CampaignRequest(
-            models=["digits_vit"],
-            boards=["here", "modelled"],
-            methods=["pomt"],
-            planners=["optimal", "pomt-rule"],
-            objective=OBJECTIVE,
-            sweep=SMALL_SWEEP,
-        )
-    )
-    return campaign, farm.wait_campaign(campaign)
+    return begun[0], farm.wait_campaign(begun[0])
 
 
 @pytest.fixture(scope="module")
-def unlabelled(farm, campaign):
+def unlabelled(farm, begun):
     """A model without labelled images, planned by latency alone."""
-    campaign = farm.fleet.run_campaign(
-        CampaignRequest(["deit_small_patch16_224"], ["modelled"], UNLABELLED_METHODS, objective=OBJECTIVE)
-    )
-    return campaign, farm.wait_campaign(campaign)
+    return begun[1], farm.wait_campaign(begun[1])
 
 
 def run(farm, *arguments):

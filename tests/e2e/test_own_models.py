@@ -64,7 +64,7 @@ def measured(farm, model):
             boards=["here"],
             methods=["topk"],
             objective=Objective(max_accuracy_drop=30.0),
-            sweep=SweepSettings(counts="5,9,13,17", rounds=2, calls=2, budget_seconds=20.0),
+            sweep=SweepSettings(counts="5,9,13,17", rounds=2, calls=2, budget_seconds=4.0),
         )
     )
     status = farm.wait_campaign(campaign)

@@ -8,7 +8,6 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from tailfleet_coordinator.bundled import labelled
 from tailfleet_schema.workload import DatasetSpec, ModelSpec
@@ -57,6 +56,9 @@ def dataset() -> tuple[DatasetSpec, bytes]:
 @cache
 def _source() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images (n, 8, 8) and labels (n,)."""
+    # Imported late: it takes longer than all else that a command imports, and few need the images.
+    from sklearn.datasets import load_digits
+
     source = load_digits()
     return np.rint(source.images * (255 / 16)).astype(np.uint8), source.target.astype(np.int64)
 

@@ -1,11 +1,13 @@
-"""``tailfleet db``: bring the database to this release's form, tell which form it has, and whether it is sound."""
+"""``tailfleet db``: bring the database to this release's form, tell which form it has, and whether it is sound.
+
+What speaks to a database is imported late: no other command does.
+"""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tailfleet_coordinator.db import migrate
 from tailfleet_coordinator.settings import Settings
 from tailfleet_schema.errors import ConfigurationError
 
@@ -20,6 +22,8 @@ Url = Annotated[
 @app.command()
 def upgrade(state: State = Path("~/.tailfleet"), database_url: Url = None) -> None:
     """Bring the database to this release's form; the coordinator must not be running."""
+    from tailfleet_coordinator.db import migrate
+
     url = _url(state, database_url)
     migrate.upgrade(url)
     typer.echo(f"the database is at revision {migrate.current(url)}")
@@ -28,6 +32,8 @@ def upgrade(state: State = Path("~/.tailfleet"), database_url: Url = None) -> No
 @app.command()
 def current(state: State = Path("~/.tailfleet"), database_url: Url = None) -> None:
     """Print the database's revision and the one that this release wants."""
+    from tailfleet_coordinator.db import migrate
+
     revision = migrate.current(_url(state, database_url))
     typer.echo(f"database: {revision or 'empty'}; this release: {migrate.head()}")
 

@@ -76,7 +76,8 @@ def test_a_trained_model_is_written_checked_and_runs(live, tailfleet, tmp_path, 
     assert status == 0, err
     assert "tokens that leave each block, of 17: 12×1 8×1" in said
     assert "its weights are random" not in said
-    assert onnx_logits(out, np.zeros((3, 1, 32, 32), np.float32)).shape == (3, 3)
+    (logits,) = onnx_logits(out, np.zeros((3, 1, 32, 32), np.float32))
+    assert logits.shape == (3, 3)
     # The head's weights are those of the checkpoint, not random ones.
     import onnx
 

@@ -29,6 +29,8 @@ from tailfleet_coordinator.web.server import _alone, serve
 serve(Settings(state_dir=Path(sys.argv[1]), port=0, ray_cpus=1))
 """
 PATIENCE_SECONDS = 60.0
+LOOK_SECONDS = 0.05
+"""Not oftener: who looks takes a core from who starts."""
 
 
 def start(state):
@@ -45,6 +47,7 @@ def ready(process, state):
     while not (state / "coordinator.json").exists():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
+        time.sleep(LOOK_SECONDS)
     return json.loads((state / "coordinator.json").read_text())
 
 
@@ -65,6 +68,7 @@ def gone(pids):
     deadline = time.monotonic() + PATIENCE_SECONDS
     while alive := [pid for pid in pids if runs(pid)]:
         assert time.monotonic() < deadline, alive
+        time.sleep(LOOK_SECONDS)
 
 
 def runs(pid):

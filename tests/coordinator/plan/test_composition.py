@@ -103,7 +103,8 @@ def test_where_no_composition_is_nearer_losses_add_as_they_did_and_the_error_is_
 def test_a_profile_without_whole_schedules_is_left_alone():
     profile, found = fit(weighed({UNPROFILED: 4.0}), count=LEAST_WHOLES - 1)
     assert found is profile
-    assert fit(weighed({UNPROFILED: 4.0}), count=LEAST_WHOLES)[1] is not profile
+    enough, other = fit(weighed({UNPROFILED: 4.0}), count=LEAST_WHOLES)
+    assert other is not enough
     schedules = whole_schedules(model(), "topk")
     others = profile_results() + [judge(one, weighed({})) for one in whole_schedules(model(), "pomt")]
     assert composed(profile, GEOMETRY, schedules, others) is profile

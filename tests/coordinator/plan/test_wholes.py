@@ -24,7 +24,8 @@ def test_whole_schedules_reduce_at_several_blocks_where_the_profile_knows_what_e
     profile = AccuracyProfile.fit(GEOMETRY, method, profile_results(method=method))
     assert len({one.digest for one in drawn}) == len(drawn) >= WHOLES - 1
     assert {one.method for one in drawn} == {method}
-    assert all(profile.reaches(one) for one in drawn)
+    more = [one for drawing in "abcdefghij" for one in whole_schedules(model(), method, drawing)]
+    assert all(profile.reaches(one) for one in drawn + more)
     assert {len(one.reducing_blocks) for one in drawn} == set(range(2, MOST_REDUCING + 1))
     # All blocks that a search may reduce at, and from gentle to nearly all that it may drop.
     assert {block for one in drawn for block in one.reducing_blocks} == set(range(11))

@@ -176,12 +176,13 @@ class AccuracyProfile:
 
     def steps_units(self, depth: int, counts: Sequence[int]) -> _Array:
         """:meth:`step_units` of all blocks and counts."""
-        return self.steps_of(self.alone_units(depth, counts), counts)
+        return self.steps_of(self._losses(self.cautious, depth, counts), counts)
 
-    def steps_of(self, alone: _Array, counts: Sequence[int]) -> _Array:
-        """:meth:`steps_units` where reducing all tokens to ``counts`` loses so many units at each block: (D, K)."""
-        units = np.ceil(np.maximum(alone[:, None, :] - alone[:, :, None], 0.0) - 1e-9)
-        return _steps(np.where(self.allowed(len(alone), counts)[:, None, :], units, np.inf))
+    def steps_of(self, lost: _Array, counts: Sequence[int]) -> _Array:
+        """:meth:`steps_units` where blocks lose so many points with all ``counts``: (D, K)."""
+        added = np.maximum(lost[:, None, :] - lost[:, :, None], 0.0)
+        units = np.ceil(added / RESOLUTION_POINTS - 1e-9)
+        return _steps(np.where(self.allowed(len(lost), counts)[:, None, :], units, np.inf))
 
     def allowed(self, depth: int, counts: Sequence[int]) -> NDArray[np.bool_]:
         """:meth:`allows` of all blocks and counts."""

@@ -42,7 +42,7 @@ class Candidates:
     knobs: dict[str, str]
     """The setting of a schedule that a knob gave, by its digest."""
     units: NDArray[np.float64] | None = None
-    """Of what a search found: the sums of steps that ``loss`` is the total of."""
+    """Of a search's own front: the sums of units that ``loss`` is made of."""
 
     def __len__(self) -> int:
         """Number of points."""

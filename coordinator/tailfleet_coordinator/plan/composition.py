@@ -82,16 +82,19 @@ class Composition:
 
     def steps_units(self, depth: int, counts: Sequence[int]) -> _Array:
         """:meth:`step_units` of all blocks and counts."""
-        return self.profile.steps_of(self.alone_units(depth, counts), counts)
+        return self.profile.steps_of(self._alone(depth, counts), counts)
 
     def allowed(self, depth: int, counts: Sequence[int]) -> NDArray[np.bool_]:
         """:meth:`allows` of all blocks and counts."""
         return self.profile.allowed(depth, counts)
 
     def alone_units(self, depth: int, counts: Sequence[int]) -> _Array:
-        """What each block adds to S by reducing all tokens."""
+        """Before levelling, as the steps are."""
+        return self._alone(depth, counts) / RESOLUTION_POINTS
+
+    def _alone(self, depth: int, counts: Sequence[int]) -> _Array:
         sums = _before_levelling(self.profile.expected_losses(depth, counts), self.ceiling)
-        return np.asarray(self.weights[:, None] * sums / RESOLUTION_POINTS)
+        return np.asarray(self.weights[:, None] * sums)
 
     def total(self, units: _Array) -> _Array:
         """Cautious loss in points."""

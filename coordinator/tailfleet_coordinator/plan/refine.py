@@ -45,15 +45,14 @@ class Searched:
 def refined(own: Candidates, points: Sequence[int], by: Searched) -> Candidates:
     """``own``, what a search found, and what a second one finds around ``points`` of it; ``own`` itself where costs do
     not add up over blocks, so that no bound would hold."""
-    if not by.latency.adds_up(by.method):
+    if own.units is None or not by.latency.adds_up(by.method):
         return own
-    return merged([own, *(_around(own, point, by) for point in points)], by.latency.dense.ns)
+    return merged([own, *(_around(own, own.units, point, by) for point in points)], by.latency.dense.ns)
 
 
-def _around(own: Candidates, point: int, by: Searched) -> Candidates:
-    """All that may lie between the neighbours of one point."""
-    assert own.units is not None
-    ns, lost = own.latency_ns, own.units
+def _around(own: Candidates, lost: _Floats, point: int, by: Searched) -> Candidates:
+    """All that may lie between the neighbours of one point; ``lost`` are units."""
+    ns = own.latency_ns
     # Beyond the fastest point there may be faster ones, whatever they lose.
     price_ns, most_loss = (_price_ns(ns, lost, point), float(lost[point - 1])) if point else (0.0, np.inf)
     most_ns = float(ns[min(point + 1, len(own) - 1)]) + (price_ns * most_loss if price_ns else 0.0)

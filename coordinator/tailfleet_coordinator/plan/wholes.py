@@ -75,7 +75,7 @@ def _floors(geometry: Geometry, method: str) -> dict[int, int]:
     least = {block: min(unit.kept for unit in single if unit.block == block) for block in {u.block for u in single}}
     profiled = sorted(least)
     return {
-        block: max(least[low], least[high])
+        block: least[high] if block == high else max(least[low], least[high])
         for low, high in pairwise([*profiled[:1], *profiled])
         for block in range(low, high + 1)
         if block == high or low < block

@@ -63,6 +63,13 @@ class LossModel(Protocol):
         """That at each of ``depth`` blocks, from each of ``counts``, descending, to each: (D, K, K); ``inf`` where
         that is not allowed."""
 
+    def allowed(self, depth: int, counts: Sequence[int]) -> NDArray[np.bool_]:
+        """:meth:`allows` of each of ``depth`` blocks and each of ``counts``: (D, K)."""
+
+    def alone_units(self, depth: int, counts: Sequence[int]) -> _Array:
+        """The loss of reducing all tokens to each of ``counts`` at each of ``depth`` blocks alone, not rounded: (D, K);
+        a guess where that is not allowed. A step n → m adds no less than the difference of these."""
+
     def reaches(self, schedule: Schedule) -> bool:
         """Whether all that ``schedule`` does is allowed; else its loss is a guess."""
 
@@ -175,8 +182,16 @@ class AccuracyProfile:
         """:meth:`steps_units` where blocks lose so many points with all ``counts``: (D, K)."""
         added = np.maximum(lost[:, None, :] - lost[:, :, None], 0.0)
         units = np.ceil(added / RESOLUTION_POINTS - 1e-9)
-        allowed = np.array(counts) >= np.array([self._least(block) for block in range(len(lost))])[:, None]  # (D, K)
-        return _steps(np.where(allowed[:, None, :], units, np.inf))
+        return _steps(np.where(self.allowed(len(lost), counts)[:, None, :], units, np.inf))
+
+    def allowed(self, depth: int, counts: Sequence[int]) -> NDArray[np.bool_]:
+        """:meth:`allows` of all blocks and counts."""
+        least = np.array([self._least(block) for block in range(depth)])
+        return np.asarray(np.array(counts) >= least[:, None])
+
+    def alone_units(self, depth: int, counts: Sequence[int]) -> _Array:
+        """By the cautious table."""
+        return self._losses(self.cautious, depth, counts) / RESOLUTION_POINTS
 
     def total(self, units: _Array) -> _Array:
         """Losses add."""
@@ -217,7 +232,9 @@ class AccuracyProfile:
 
     def _losses(self, table: _Array, depth: int, counts: Sequence[int]) -> _Array:
         at_count = np.array([np.interp(counts, self.counts, row) for row in table])  # (blocks, K)
-        return np.array([np.interp(range(depth), self.blocks, column) for column in at_count.T]).T  # (D, K)
+        shares = [np.interp(range(depth), self.blocks, one) for one in np.eye(len(self.blocks))]
+        lost: _Array = np.array(shares).T @ at_count  # (D, K)
+        return lost
 
     def _loss(self, table: _Array, block: int, m: int) -> float:
         at_count = [_at(m, self.counts, row, self.tokens, self.dense_top1) for row in table]
@@ -261,6 +278,15 @@ class TokenWork:
         behind[[not self.allows(block, 1) for block in range(depth)]] = np.inf
         with np.errstate(invalid="ignore"):
             return _steps((n[:, None] - n[None, :]) * behind[:, None, None])
+
+    def allowed(self, depth: int, counts: Sequence[int]) -> NDArray[np.bool_]:
+        """:meth:`allows` of all blocks and counts."""
+        return np.array([[self.allows(block, 1)] * len(counts) for block in range(depth)])
+
+    def alone_units(self, depth: int, counts: Sequence[int]) -> _Array:
+        """Tokens dropped × blocks from each on."""
+        dropped = self.geometry.tokens - np.array(counts, dtype=float)
+        return dropped[None, :] * np.arange(depth, 0, -1)[:, None]
 
 
 def _steps(units: _Array) -> _Array:

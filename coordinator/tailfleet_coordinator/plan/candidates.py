@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 from tailfleet_coordinator.plan.accuracy import LossModel, loss_of
 from tailfleet_coordinator.plan.baselines import Setting
 from tailfleet_coordinator.plan.latency import LatencyModel
-from tailfleet_coordinator.plan.search import Problem, search, undominated
+from tailfleet_coordinator.plan.search import Front, Problem, search, undominated
+from tailfleet_schema.campaign import FrontPoint
 from tailfleet_schema.schedule import Schedule, smallest_reachable
 from tailfleet_schema.workload import ModelSpec
 
 REDUCES_ONCE: frozenset[str] = frozenset()
 """Methods that may reduce at one block alone. POMT is published with one block; nothing in it forbids several."""
+
+MOST_FRONT_POINTS = 32
+"""Kept of a front for people to look at, both ends among them."""
 
 SLACK = 1 + 1e-9
 """Sums in another order differ in the last digits."""
@@ -36,6 +40,8 @@ class Candidates:
     """Points of top-1 or of agreement, or percent of token work left out."""
     knobs: dict[str, str]
     """The setting of a schedule that a knob gave, by its digest."""
+    units: NDArray[np.float64] | None = None
+    """Of a search's own front: the sums of units that ``loss`` is made of."""
 
     def __len__(self) -> int:
         """Number of points."""
@@ -61,19 +67,23 @@ def searched(
 ) -> Candidates:
     """All that ``method`` can do at ``counts``, dense among it. Raises ``InputError`` where it was not timed."""
     within_ns = latency.dense.ns
-    front = search(problem(model, method, latency, loss, counts), within_ns=within_ns * SLACK)
+    own = of_search(search(problem(model, method, latency, loss, counts), within_ns * SLACK), model, method, loss)
+    if latency.adds_up(method):
+        return own
+    # The search added up; what tails or blocks that differ come to is another figure, and with it another front.
+    mixed_ns = np.array([latency.predict(own.schedule(point)).ns for point in range(len(own))])
+    return Candidates.of(own.schedule, mixed_ns, own.loss, within_ns, {})
+
+
+def of_search(front: Front, model: ModelSpec, method: str, loss: LossModel) -> Candidates:
+    """What a search found; its losses were in units of ``loss``."""
     geometry = model.geometry
 
     @cache
     def schedule(point: int) -> Schedule:
         return Schedule(method, model.name, geometry.tokens, geometry.prefix, front.keep(point))
 
-    losses = loss.total(front.loss)
-    if latency.adds_up(method):
-        return Candidates(schedule, front.latency_ns, losses, {})
-    # The search added up; what tails or blocks that differ come to is another figure, and with it another front.
-    mixed_ns = np.array([latency.predict(schedule(point)).ns for point in range(len(front))])
-    return Candidates.of(schedule, mixed_ns, losses, within_ns, {})
+    return Candidates(schedule, front.latency_ns, loss.total(front.loss), {}, front.loss)
 
 
 def swept(settings: Sequence[Setting], latency: LatencyModel, loss: LossModel) -> Candidates:
@@ -97,13 +107,33 @@ def merged(several: Sequence[Candidates], within_ns: float) -> Candidates:
     )
 
 
+def drawn(own: Candidates, chosen: int | None) -> list[FrontPoint]:
+    """Up to ``MOST_FRONT_POINTS`` of the front, evenly spaced in latency, the chosen one and both ends among them."""
+    size, latency_ns = len(own), own.latency_ns
+    if size > MOST_FRONT_POINTS:
+        wanted = np.linspace(latency_ns[0], latency_ns[-1], MOST_FRONT_POINTS - 1)
+        picked = {int(np.argmin(np.abs(latency_ns - ns))) for ns in wanted} | {0, size - 1}
+    else:
+        picked = set(range(size))
+    if chosen is not None:
+        picked.add(chosen)
+    schedules = {i: own.schedule(i) for i in sorted(picked)}
+    return [
+        FrontPoint(float(latency_ns[i]), float(own.loss[i]), list(one.keep), one.method) for i, one in schedules.items()
+    ]
+
+
 def problem(model: ModelSpec, method: str, latency: LatencyModel, loss: LossModel, counts: Sequence[int]) -> Problem:
     """What is to be searched: the cost of each block that n tokens enter and m leave, and what that loses."""
     geometry = model.geometry
     known = sorted({n for n in counts if n > geometry.prefix} | {geometry.tokens}, reverse=True)
-    least = [smallest_reachable(method, n, geometry.prefix) for n in known]
-    n = np.array(known)
-    reachable = (n[None, :] >= np.array(least)[:, None]) | np.eye(len(known), dtype=bool)  # (K, K)
-    block_ns = np.where(reachable, latency.blocks_ns(method, known), np.inf)
-    block_loss = np.where(reachable, loss.steps_units(geometry.depth, known), np.inf)
-    return Problem(tuple(known), latency.fixed_ns, block_ns, block_loss, method in REDUCES_ONCE)
+    costs, losses = blocks_ns(model, method, latency, known), loss.steps_units(geometry.depth, known)
+    return Problem(tuple(known), latency.fixed_ns, costs, losses, method in REDUCES_ONCE)
+
+
+def blocks_ns(model: ModelSpec, method: str, latency: LatencyModel, counts: Sequence[int]) -> NDArray[np.float64]:
+    """What a block takes from each of ``counts``, descending, to each: (K, K); ``inf`` where ``method`` cannot."""
+    n = np.array(counts)
+    least = np.array([smallest_reachable(method, count, model.geometry.prefix) for count in counts])
+    reachable = (n[None, :] >= least[:, None]) | np.eye(len(n), dtype=bool)
+    return np.where(reachable, latency.blocks_ns(method, counts), np.inf)

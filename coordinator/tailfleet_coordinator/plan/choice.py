@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tailfleet_coordinator.plan.prediction import Prediction
+from tailfleet_coordinator.plan.prediction import Doubt, Prediction
 from tailfleet_coordinator.plan.verdict import NAMES, against_dense, in_ms, on_statistic, points
 from tailfleet_schema.campaign import Measure, Objective, Statistic
 
@@ -123,15 +123,15 @@ def no_gain(prediction: Prediction, dense: Prediction, on: Statistic) -> str:
 
 
 def _budget(objective: Objective, dense: Prediction) -> Prediction | None:
-    """The budget as if it were a prediction: a share of dense is as uncertain as the tail it has in common with it."""
+    """The budget as if it were a prediction: a share of dense is as uncertain as what it has in common with it."""
     if objective.latency_share is not None:
         share = objective.latency_share
         fall, rise = (tuple(share * ns for ns in ends) for ends in (dense.fall_ns, dense.rise_ns))
-        return Prediction(share * dense.ns, 0.0, False, False, fall, rise)
+        return Prediction(share * dense.ns, dense.doubt.times(share), False, False, fall, rise)
     if objective.latency_ns is None:
         return None
     sure = tuple(0.0 for _ in dense.fall_ns)
-    return Prediction(float(objective.latency_ns), 0.0, False, False, sure, sure)
+    return Prediction(float(objective.latency_ns), Doubt(), False, False, sure, sure)
 
 
 def _fastest(options: Options, most_drop: float) -> Choice:

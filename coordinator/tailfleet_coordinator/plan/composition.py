@@ -82,8 +82,19 @@ class Composition:
 
     def steps_units(self, depth: int, counts: Sequence[int]) -> _Array:
         """:meth:`step_units` of all blocks and counts."""
+        return self.profile.steps_of(self._alone(depth, counts), counts)
+
+    def allowed(self, depth: int, counts: Sequence[int]) -> NDArray[np.bool_]:
+        """:meth:`allows` of all blocks and counts."""
+        return self.profile.allowed(depth, counts)
+
+    def alone_units(self, depth: int, counts: Sequence[int]) -> _Array:
+        """Before levelling, as the steps are."""
+        return self._alone(depth, counts) / RESOLUTION_POINTS
+
+    def _alone(self, depth: int, counts: Sequence[int]) -> _Array:
         sums = _before_levelling(self.profile.expected_losses(depth, counts), self.ceiling)
-        return self.profile.steps_of(self.weights[:, None] * sums, counts)
+        return np.asarray(self.weights[:, None] * sums)
 
     def total(self, units: _Array) -> _Array:
         """Cautious loss in points."""

@@ -6,8 +6,7 @@ comes out (``outcome``).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,12 +14,13 @@ from tailfleet_coordinator.plan import choice
 from tailfleet_coordinator.plan.accuracy import AccuracyProfile, LossModel, TokenWork
 from tailfleet_coordinator.plan.anchors import anchors
 from tailfleet_coordinator.plan.baselines import knob
-from tailfleet_coordinator.plan.candidates import Candidates, merged, searched, swept
+from tailfleet_coordinator.plan.candidates import Candidates, drawn, merged, searched, swept
 from tailfleet_coordinator.plan.composition import Composition, composed
 from tailfleet_coordinator.plan.decision import Contender, Plan, PlanInput
 from tailfleet_coordinator.plan.latency import LatencyModel
 from tailfleet_coordinator.plan.prediction import Prediction
 from tailfleet_coordinator.plan.reading import Reading
+from tailfleet_coordinator.plan.refine import Searched, refined
 from tailfleet_coordinator.plan.rules import ALPHA, input_accuracy, pomt_rule
 from tailfleet_coordinator.plan.spread import Spread
 from tailfleet_coordinator.plan.verdict import (
@@ -43,9 +43,6 @@ Losses = AccuracyProfile | Composition
 
 __all__ = ["Plan", "PlanInput", "make_plan", "make_plans"]
 
-MOST_FRONT_POINTS = 32
-"""Kept of a front for people to look at, both ends among them."""
-
 
 @dataclass(frozen=True)
 class _Frame:
@@ -55,6 +52,8 @@ class _Frame:
     latency: LatencyModel
     profiles: Mapping[str, Losses]
     counts: list[int]
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+    """So far."""
 
     @property
     def dense(self) -> Prediction:
@@ -69,6 +68,13 @@ class _Frame:
 
     def loss(self, method: str) -> LossModel:
         return self.profiles.get(method, TokenWork(self.given.model.geometry))
+
+    def predict(self, schedule: Schedule) -> Prediction:
+        """Of a schedule that may have been looked at before."""
+        key = f"{schedule.method} {schedule.keep} {schedule.restore_before} {schedule.parameters}"
+        if key not in self.predictions:
+            self.predictions[key] = self.latency.predict(schedule)
+        return self.predictions[key]
 
     def untimed(self, method: str) -> str | None:
         """Why the method cannot be planned; None where it can."""
@@ -128,8 +134,7 @@ def make_plan(given: PlanInput, profiles: Mapping[str, Losses] | None = None) ->
     elif given.method == AUTO:
         plan = _by_competition(frame, methods)
     else:
-        own = searched(given.model, given.method, latency, frame.loss(given.method), counts)
-        plan = _chosen(frame, own, given.method)
+        plan = _chosen(frame, _searched(frame, given.method), given.method)
     plan = replace(plan, on=spread.on)
     if not reading.unstable:
         return plan
@@ -167,14 +172,24 @@ def _by_knob(frame: _Frame) -> Plan:
     return _chosen(frame, own, positions.words)
 
 
+def _searched(frame: _Frame, method: str) -> Candidates:
+    """The front of one method at the candidate counts, and at all counts around what the objective takes of it."""
+    given, latency, loss = frame.given, frame.latency, frame.loss(method)
+    own = searched(given.model, method, latency, loss, frame.counts)
+    if given.objective.front:
+        # All of it is wanted, and no point more than another.
+        return own
+    options = _options(frame, own, method)
+    chosen = choice.choose(options, given.objective).point
+    if chosen is None:
+        return own
+    further = choice.contenders(options, given.objective, chosen, given.verify - 1)
+    return refined(own, [chosen, *further], Searched(given.model, method, latency, loss, frame.counts))
+
+
 def _by_competition(frame: _Frame, methods: Sequence[str]) -> Plan:
     """The best of all methods; its verdict says what the others would have come to."""
-    given, latency = frame.given, frame.latency
-    fronts = {
-        method: searched(given.model, method, latency, frame.loss(method), frame.counts)
-        for method in methods
-        if frame.untimed(method) is None
-    }
+    fronts = {method: _searched(frame, method) for method in methods if frame.untimed(method) is None}
     plan = _chosen(frame, merged(list(fronts.values()), frame.dense.ns), listed(list(fronts), "or"))
     others = [
         _beside(frame, method, fronts.get(method))
@@ -209,7 +224,7 @@ def _options(frame: _Frame, own: Candidates, words: str) -> choice.Options:
         loss=own.loss,
         dense=frame.dense,
         dense_top1=dense_top1,
-        predict=cache(lambda point: frame.latency.predict(own.schedule(point))),
+        predict=lambda point: frame.predict(own.schedule(point)),
         on=frame.latency.spread.on,
         measure=frame.measure,
     )
@@ -221,7 +236,7 @@ def _chosen(frame: _Frame, own: Candidates, words: str) -> Plan:
     dense, objective = frame.dense, frame.given.objective
     options = _options(frame, own, words)
     chosen = choice.choose(options, objective)
-    shown = _thinned(own, chosen.point)
+    shown = drawn(own, chosen.point)
     if chosen.refusal is not None:
         return _refusal(dense, chosen.refusal, None if chosen.point is None else options.predict(chosen.point), shown)
     assert chosen.point is not None
@@ -257,7 +272,7 @@ def _by_rule(frame: _Frame) -> Plan:
 
 def _accepted(frame: _Frame, own: Candidates, point: int, front: list[FrontPoint]) -> Plan:
     schedule = own.schedule(point)
-    prediction, profile = frame.latency.predict(schedule), frame.profiles.get(schedule.method)
+    prediction, profile = frame.predict(schedule), frame.profiles.get(schedule.method)
     return Plan(
         schedule,
         frame.dense.ns,
@@ -300,19 +315,3 @@ def _figures(frame: _Frame, schedule: Schedule, prediction: Prediction, setting:
     elif prediction.inferred:
         words += "; between counts that were timed"
     return words
-
-
-def _thinned(own: Candidates, chosen: int | None) -> list[FrontPoint]:
-    """Up to ``MOST_FRONT_POINTS`` of the front, evenly spaced in latency, the chosen one and both ends among them."""
-    size, latency_ns = len(own), own.latency_ns
-    if size > MOST_FRONT_POINTS:
-        wanted = np.linspace(latency_ns[0], latency_ns[-1], MOST_FRONT_POINTS - 1)
-        picked = {int(np.argmin(np.abs(latency_ns - ns))) for ns in wanted} | {0, size - 1}
-    else:
-        picked = set(range(size))
-    if chosen is not None:
-        picked.add(chosen)
-    schedules = {i: own.schedule(i) for i in sorted(picked)}
-    return [
-        FrontPoint(float(latency_ns[i]), float(own.loss[i]), list(one.keep), one.method) for i, one in schedules.items()
-    ]

@@ -34,8 +34,8 @@ class Front:
 
     latency_ns: _Floats
     loss: _Floats
-    _ends: _Ints
-    _rows: _Ints
+    _last: _Ints
+    """Which of the ways to arrive behind the last block each point is."""
     _layers: tuple["_Layer", ...]
     _counts: tuple[int, ...]
 
@@ -45,78 +45,51 @@ class Front:
 
     def keep(self, point: int) -> list[int]:
         """Tokens that leave each block, for a point of the front."""
-        state, row = int(self._ends[point]), int(self._rows[point])
-        kept = []
+        way, kept = int(self._last[point]), []
         for layer in reversed(self._layers):
-            kept.append(self._counts[state])
-            state, row = int(layer[state].from_state[row]), int(layer[state].from_row[row])
+            kept.append(self._counts[layer.state[way]])
+            way = int(layer.before[way])
         return kept[::-1]
 
 
 @dataclass(frozen=True, eq=False)
-class _Partial:
-    """The front of all ways to arrive at one state."""
+class _Layer:
+    """Ways to arrive behind one block: parallel arrays, the front of one state behind that of another."""
 
-    ns: _Floats
-    loss: _Floats
-    from_state: _Ints
-    from_row: _Ints
-
-
-@dataclass(frozen=True, eq=False)
-class _Arrivals:
-    """The fronts of all states, one behind the other: parallel arrays."""
-
-    ns: _Floats
-    loss: _Floats
     state: _Ints
-    row: _Ints
-    """Within the front of the state."""
-    ends: _Ints
-    """Behind the front of each state."""
-
-    @classmethod
-    def of(cls, layer: "_Layer") -> "_Arrivals":
-        sizes = [len(partial.ns) for partial in layer]
-        ends = np.cumsum(sizes, dtype=np.int64)
-        state = np.repeat(np.arange(len(layer)), sizes)
-        return cls(
-            np.concatenate([partial.ns for partial in layer]),
-            np.concatenate([partial.loss for partial in layer]),
-            state,
-            np.arange(len(state)) - (ends - np.array(sizes))[state],
-            ends,
-        )
+    before: _Ints
+    """The way that it goes on from."""
+    ns: _Floats
+    loss: _Floats
 
 
-_Layer = list[_Partial]
+def search(problem: Problem, within_ns: float = np.inf, price_ns: float = 0.0, within_loss: float = np.inf) -> Front:
+    """The Pareto front of ``problem``, without points that take more than ``within_ns``, a unit of loss being held to
+    cost ``price_ns`` besides, and without those that lose more than ``within_loss``.
 
-
-def search(problem: Problem, within_ns: float = np.inf) -> Front:
-    """The Pareto front of ``problem``, without points slower than ``within_ns``.
-
-    Of points equal in both costs one is kept. Runs in O(D · K² · F log F), F the size of a front on the way.
+    Of points equal in both costs one is kept. Runs in O(D · K · F log F), F the ways to arrive behind a block.
     """
     depth, size = len(problem.block_loss), len(problem.counts)
     allowed = np.isfinite(problem.block_loss) & np.isfinite(problem.block_ns)
+    allowed &= np.triu(np.ones((size, size), dtype=bool))
     if problem.once:
         # Whoever has reduced arrives with fewer than all tokens, and may only keep them.
         allowed[:, 1:, :] &= np.eye(size, dtype=bool)[1:, :]
-    rest_ns = _least_rest(problem.block_ns, allowed)
+    loss = np.where(allowed, problem.block_loss, 0.0)
+    priced = np.where(allowed, problem.block_ns + price_ns * loss, np.inf)
+    # A little slack: sums in another order differ in the last digits.
+    most = min(within_ns * (1 + 1e-12), float(np.finfo(float).max)) - _least_rest(priced)
     nothing: _Ints = np.zeros(1, dtype=np.int64)
-    start = _Partial(np.array([problem.fixed_ns]), np.zeros(1), nothing, nothing)
-    arrived = _Arrivals.of([start] + [_empty()] * (size - 1))
-    costs = np.where(allowed, problem.block_ns, np.inf), np.where(allowed, problem.block_loss, np.inf)
-    layers: list[_Layer] = []
+    layers = [_Layer(nothing, nothing, np.array([problem.fixed_ns]), np.zeros(1))]
     for block in range(depth):
-        ns, loss = (cost[block] for cost in costs)
-        layer = [_merge(arrived, to, ns[:, to], loss[:, to], within_ns - rest_ns[block + 1, to]) for to in range(size)]
-        layers.append(layer)
-        arrived = _Arrivals.of(layer)
-    best = undominated(arrived.ns, arrived.loss)
-    return Front(
-        arrived.ns[best], arrived.loss[best], arrived.state[best], arrived.row[best], tuple(layers), problem.counts
-    )
+        before = layers[-1]
+        so_far = before.ns + price_ns * before.loss
+        inside = so_far[None, :] + priced[block].T[:, before.state] <= most[block + 1][:, None]  # (K, F)
+        to, way = inside.nonzero()
+        layers.append(_further(before, to, way, problem.block_ns, loss[block], within_loss))
+    last = layers[-1]
+    best = undominated(last.ns, last.loss)
+    return Front(last.ns[best], last.loss[best], best, tuple(layers[1:]), problem.counts)
 
 
 def undominated(ns: _Floats, loss: _Floats) -> _Ints:
@@ -134,30 +107,23 @@ def undominated(ns: _Floats, loss: _Floats) -> _Ints:
     return order[better]
 
 
-def _merge(arrived: _Arrivals, to: int, ns_to: _Floats, loss_to: _Floats, within_ns: float) -> _Partial:
-    """The front at state ``to`` behind a block that takes and loses so much from each state to there."""
-    last = arrived.ends[to]
-    state = arrived.state[:last]
-    # A little slack: sums in another order differ in the last digits.
-    ns = arrived.ns[:last] + ns_to[state]
-    inside = (ns <= within_ns * (1 + 1e-12)).nonzero()[0]
-    ns, state = ns[inside], state[inside]
-    loss = arrived.loss[inside] + loss_to[state]
-    best = undominated(ns, loss)
-    return _Partial(ns[best], loss[best], state[best], arrived.row[inside[best]])
+def _further(layer: _Layer, to: _Ints, before: _Ints, block_ns: _Floats, loss: _Floats, within_loss: float) -> _Layer:
+    """Of ways that go on from ``before`` to the states ``to``, ascending, the front at each state."""
+    state = layer.state[before]
+    ns, lost = layer.ns[before] + block_ns[state, to], layer.loss[before] + loss[state, to]
+    if within_loss < np.inf:
+        inside = (lost <= within_loss).nonzero()[0]
+        to, before, ns, lost = to[inside], before[inside], ns[inside], lost[inside]
+    # Shifted so far apart that none of one state beats one of another, the fronts of all are found as one.
+    down = to.max(initial=0) - to
+    best = undominated(ns + to * (2.0 * ns.max(initial=1.0)), lost + down * (2.0 * lost.max(initial=1.0)))
+    return _Layer(to[best], before[best], ns[best], lost[best])
 
 
-def _least_rest(block_ns: _Floats, allowed: NDArray[np.bool_]) -> _Floats:
-    """Least latency of all blocks from b on, for each state that enters b: (D + 1, K)."""
-    depth, size, _ = allowed.shape
+def _least_rest(costs: _Floats) -> _Floats:
+    """Least cost of all blocks from b on, for each state that enters b: (D + 1, K)."""
+    depth, size, _ = costs.shape
     rest = np.zeros((depth + 1, size))
     for block in range(depth - 1, -1, -1):
-        costs = np.where(allowed[block], block_ns + rest[block + 1][None, :], np.inf)
-        rest[block] = costs.min(axis=1)
+        rest[block] = (costs[block] + rest[block + 1][None, :]).min(axis=1)
     return rest
-
-
-def _empty() -> _Partial:
-    none: _Floats = np.zeros(0)
-    nobody: _Ints = np.zeros(0, dtype=np.int64)
-    return _Partial(none, none, nobody, nobody)

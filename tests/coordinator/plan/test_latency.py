@@ -1,3 +1,4 @@
+import itertools
 import random
 from dataclasses import replace
 
@@ -6,7 +7,7 @@ import pytest
 from plan_board import GEOMETRY, MadeUpBoard, schedule, straight
 
 from tailfleet_coordinator.plan.anchors import anchors
-from tailfleet_coordinator.plan.latency import LatencyModel
+from tailfleet_coordinator.plan.latency import MODEL_ERROR, LatencyModel
 from tailfleet_coordinator.plan.statistics import summarise
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.curve import SIZED, Part
@@ -247,3 +248,55 @@ def test_all_blocks_at_once_cost_what_each_costs(method):
         for j, m in enumerate(counts):
             expected = model.block_ns(method, n, m) if m <= n else np.inf
             assert costs[i, j] == pytest.approx(expected, rel=1e-12)
+
+
+def once(block, m=100, method="topk"):
+    return schedule([197] * block + [m] * (12 - block), method)
+
+
+def test_only_blocks_from_the_first_reduction_on_are_in_doubt(board):
+    """Those before it are the dense model's, which is measured."""
+    model = fitted(board)
+    dense_doubt = model.dense.doubt
+    assert dense_doubt.fewer_ns == dense_doubt.rest_ns == 0
+    doubts = [model.predict(once(block)).doubt for block in (1, 4, 7, 10)]
+    for one, later in itertools.pairwise(doubts):
+        assert later.rest_ns < one.rest_ns
+        assert later.fewer_ns < one.fewer_ns
+        assert later.full_ns > one.full_ns
+    for block, doubt in zip((1, 4, 7, 10), doubts):
+        share = doubt.full_ns / dense_doubt.full_ns
+        # The reducing block's attention is on all tokens, its MLP on those that are left.
+        assert block / 12 < share < (block + 1) / 12
+    blocks = [model.costs.of(once(block)) for block in (4, 10)]
+    affected = [sum(one.ns for one in some[block:]) for some, block in zip(blocks, (4, 10))]
+    for doubt, ns in zip((doubts[1], doubts[3]), affected):
+        assert MODEL_ERROR * ns < doubt.rest_ns < 2 * MODEL_ERROR * ns
+
+
+def test_what_both_run_on_all_tokens_is_no_doubt_about_a_gain():
+    """Three quarters of a late schedule are the very measurement of dense, however uncertain that is."""
+    board = MadeUpBoard(half_ns=straight, noise=0.1)
+    model = fitted(board, kind=BoardKind.PHYSICAL)
+    late, dense_ = model.predict(once(9, 120)), model.dense
+    assert late.doubt.full_ns > 0.7 * dense_.doubt.full_ns
+    apart = np.linalg.norm([dense_.doubt.full_ns - late.doubt.full_ns, late.doubt.fewer_ns, late.doubt.rest_ns])
+    assert late.margin_ns(dense_) == pytest.approx(apart)
+    assert late.margin_ns(dense_) < 0.8 * np.hypot(late.half_ns, dense_.half_ns)
+
+
+def test_true_gains_lie_within_the_margin_of_predicted_ones():
+    """On noisy boards, where dense and schedule rest on one noisy curve."""
+    inside = []
+    for seed in range(12):
+        board = MadeUpBoard(noise=0.02, context=0.02, rng=random.Random(seed))
+        timed = anchors("made-up", GEOMETRY, ["topk"])
+        model = LatencyModel.fit(
+            GEOMETRY, summarise(board.sweep(["topk"], kind=BoardKind.PHYSICAL, timed=timed)), anchors=timed
+        )
+        truth = board.schedule_ns(dense("made-up", GEOMETRY))
+        for chosen in random_schedules(12, seed=seed):
+            predicted = model.predict(chosen)
+            gain = model.dense.ns - predicted.ns
+            inside.append(abs(gain - (truth - board.schedule_ns(chosen))) <= predicted.margin_ns(model.dense))
+    assert np.mean(inside) >= 0.95

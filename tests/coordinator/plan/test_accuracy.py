@@ -181,6 +181,21 @@ def test_all_steps_at_once_are_what_each_is(losses):
                 assert units[block, i, j] == (losses.step_units(block, n, m) if allowed else np.inf)
 
 
+@pytest.mark.parametrize("losses", [fitted(), TokenWork(GEOMETRY)])
+def test_no_step_adds_less_than_what_its_ends_lose_alone(losses):
+    """The bounds of a second search rest on it."""
+    counts = [197, 180, 128, 90, 41, 40]
+    alone, allowed = losses.alone_units(12, counts), losses.allowed(12, counts)
+    steps = losses.steps_units(12, counts)
+    for block in range(12):
+        for j, m in enumerate(counts):
+            assert allowed[block, j] == losses.allows(block, m)
+            for i in range(j + 1):
+                assert steps[block, i, j] >= alone[block, j] - alone[block, i] - 1e-6
+                if allowed[block, j] and not i:
+                    assert steps[block, 0, j] <= max(0.0, alone[block, j]) + 1
+
+
 class TestPublishedSchedules:
     """They may reduce where nothing was profiled: what they lose is continued, and said to be."""
 

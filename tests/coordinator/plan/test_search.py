@@ -102,6 +102,18 @@ def test_equal_to_brute_force_on_what_a_halving_method_loses(seed):
         assert loss * profile.unit == pytest.approx(loss_of(profile, found))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_limit_of_loss_and_one_at_a_price_cut_the_front_and_nothing_else(seed):
+    problem = random_problem(seed, integers=False)
+    whole, price = search(problem), 0.7
+    priced = whole.latency_ns + price * whole.loss
+    most, most_loss = float(np.quantile(priced, 0.6)), float(np.median(whole.loss))
+    cut = search(problem, most, price, most_loss)
+    inside = (priced <= most) & (whole.loss <= most_loss)
+    assert cut.latency_ns == pytest.approx(whole.latency_ns[inside])
+    assert cut.loss == pytest.approx(whole.loss[inside])
+
+
 def test_once_means_one_reducing_block():
     problem = random_problem(3, integers=False)
     once = Problem(problem.counts, problem.fixed_ns, problem.block_ns, problem.block_loss, once=True)

@@ -3,8 +3,9 @@
 Parts are timed with one count in all blocks. Within a pass whose counts change, a block that reduces and those behind
 it cost other than their parts: their input is in no cache and their buffers are new (2–4 % on a CPU), a runtime fuses
 what was timed apart, a GPU hides launches behind work. Two schedules a method tell how much: one that reduces once, so
-that most blocks lie behind a reduction, and one that reduces in every block. They follow from the model's shape alone,
-so that whoever reads a sweep knows them by digest.
+that most blocks lie behind a reduction, and one that reduces in every block. How well shares that they have in common
+explain them tells how far a further schedule may be off. They follow from the model's shape alone, so that whoever
+reads a sweep knows them by digest.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,8 @@
 """The schedules that a plan takes one of, with what they are predicted to cost and to lose, none beaten in both.
 
-They come from an exact search, or from all settings of a published knob (``baselines``); those of several methods are
-put together, and compete. Left to others: predictions, losses, and the choice among them (``choice``).
+They come from an exact search (``refine`` adds what a second one finds around some of them), or from all settings of a
+published knob (``baselines``); those of several methods are put together, and compete. Left to others: predictions,
+losses, and the choice among them (``choice``).
 """
 
 from collections.abc import Callable, Sequence

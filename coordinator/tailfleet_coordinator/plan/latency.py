@@ -6,7 +6,8 @@ halves cost within a pass is ``halves``', what a reduction adds ``overhead``'s. 
 them, cost a few percent more or less within a pass than that (their input is in no cache, a runtime may fuse what is
 timed apart, a GPU may hide launches): by what share, the whole models under a few schedules tell that a sweep times
 for each method (``anchors``), and schedules that the board verified (``residuals``). What remains unknown is in the
-interval.
+interval: little of the blocks before the first reduction, which are the measured dense model's, and which a schedule
+and dense have in common (``prediction``); of the others as much as the board's anchors were off by.
 
 All of that is on quiet. Another statistic is quiet times the factor that the whole model shows at the tokens each half
 works on (``spread``, and why there). Where that is one factor, costs still add over blocks and the search stays exact;

@@ -32,8 +32,8 @@ class Doubt:
         return Doubt(by * self.full_ns, by * self.fewer_ns, by * self.rest_ns)
 
     def apart_ns(self, other: "Doubt") -> float:
-        """Half of the interval of the difference of two predictions of one model. Here one cause of all the curve's
-        errors would be the lesser evil, so those of fewer tokens are taken to have their own."""
+        """Half of the interval of the difference of two predictions of one model. One cause of all the curve's errors
+        would make it smaller, so those of fewer tokens are taken to have causes of their own."""
         apart = [self.full_ns - other.full_ns, self.fewer_ns, other.fewer_ns, self.rest_ns, other.rest_ns]
         return float(np.linalg.norm(apart))
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from tailfleet_coordinator import objectives
 from tailfleet_coordinator.campaigns import step_report
 from tailfleet_coordinator.db.rows import Campaign, ShippedSchedule, Step, StoredPlan
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan.verdict import PRUNE
-from tailfleet_schema.campaign import CampaignRequest, Objective, Statistic
+from tailfleet_schema.campaign import CampaignRequest, Statistic
 from tailfleet_schema.errors import ScheduleError
 from tailfleet_schema.job import JobKind, JobState
 from tailfleet_schema.schedule import dense
@@ -135,24 +136,10 @@ def renewal(row: ShippedSchedule, request: CampaignRequest | None) -> str:
     options = {name: getattr(request, name) for name in ("batch", "dtype", "backend", "attention", "verify", "offline")}
     words += [f"--{name} {value}" for name, value in options.items() if value != getattr(usual, name)]
     if request.objective is not None:
-        words.append(f"--objective {_objective(request.objective)}")
+        words.append(f"--objective {objectives.written(request.objective)}")
         if request.objective.on is not Statistic.QUIET:
             words.append(f"--on {request.objective.on.value}")
     return " ".join(words)
-
-
-def _objective(objective: Objective) -> str:
-    terms = {
-        "max-accuracy-drop": objective.max_accuracy_drop,
-        "latency-budget": None if objective.latency_share is None else f"{objective.latency_share!r}x",
-        "utility": objective.utility_alpha,
-    }
-    for name, ns in (("latency-budget", objective.latency_ns), ("deadline", objective.deadline_ns)):
-        if ns is not None:
-            terms[name] = f"{ns}ns"
-    return ",".join(
-        ["front"] * objective.front + [f"{name}={value}" for name, value in terms.items() if value is not None]
-    )
 
 
 def _in_place(rows: Sequence[ShippedSchedule]) -> Iterator[ShippedSchedule]:

@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -48,16 +48,15 @@ class Judged:
         whole = dense(self.model.name, self.model.geometry)
         new = {s.digest: s for s in [whole, *schedules] if s.digest not in self.known}
         if new:
-            job = Job(
-                "papers-judge", JobKind.PROFILE, Workload(self.model), [], 1, 1, 1,
-                dataset=self.dataset, images=self.images,
-            )  # fmt: skip
             shares = [list(new.values())[core::CORES] for core in range(CORES)]
             jobs = [
-                replace(job, schedules=share, units=design.schedule_units(share, Part.ACCURACY))
+                Job(
+                    "papers-judge", JobKind.PROFILE, Workload(self.model), design.schedule_units(share, Part.ACCURACY),
+                    1, 1, 1, schedules=share, dataset=self.dataset, images=self.images,
+                )
                 for share in shares
                 if share
-            ]
+            ]  # fmt: skip
             for result in judged(jobs, self.artifacts):
                 assert result.judgement is not None
                 self.known[result.unit.label] = result.judgement
@@ -123,8 +122,15 @@ def profile(
         for method, wholes in zip(methods, drawn, strict=True)
     ]
     shares.append((design.input_units(model.geometry), []))
-    job = Job("papers-profile", JobKind.PROFILE, Workload(model), [], 1, 1, 1, dataset=dataset, images=images)
-    return judged([replace(job, units=units, schedules=wholes) for units, wholes in shares], artifacts)
+    workload = Workload(model)
+    jobs = [
+        Job(
+            "papers-profile", JobKind.PROFILE, workload, units, 1, 1, 1,
+            schedules=wholes, dataset=dataset, images=images,
+        )
+        for units, wholes in shares
+    ]  # fmt: skip
+    return judged(jobs, artifacts)
 
 
 def judged(jobs: Sequence[Job], artifacts: str) -> list[UnitResult]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tailfleet_coordinator.cli import objective as objectives
+from tailfleet_coordinator import objectives
 from tailfleet_coordinator.cli import throughput
 from tailfleet_coordinator.cli.follow import follow
 from tailfleet_coordinator.cli.grouped import grouped

@@ -1,5 +1,5 @@
 """Objectives as people write them: ``max-accuracy-drop=1.0``, ``latency-budget=12ms``, ``latency-budget=0.8x``,
-``utility=0.5``, ``front``, ``deadline=30ms``; several are joined by commas. And back: an objective in words.
+``utility=0.5``, ``front``, ``deadline=30ms``; several are joined by commas. And back: the same text, and in words.
 """
 
 from tailfleet_schema.campaign import Objective, Statistic
@@ -55,6 +55,21 @@ def parse(text: str, on: str = Statistic.QUIET.value) -> Objective:
             raise InputError(f"the objective gives {name.strip()} twice")
         values[field] = number
     return Objective(**values, on=_statistic(on))  # type: ignore[arg-type]
+
+
+def written(objective: Objective) -> str:
+    """The text that ``parse`` reads as ``objective``; its statistic is an option of its own."""
+    terms = {
+        "max-accuracy-drop": objective.max_accuracy_drop,
+        "latency-budget": None if objective.latency_share is None else f"{objective.latency_share!r}x",
+        "utility": objective.utility_alpha,
+    }
+    for name, ns in (("latency-budget", objective.latency_ns), ("deadline", objective.deadline_ns)):
+        if ns is not None:
+            terms[name] = f"{ns}ns"
+    return ",".join(
+        ["front"] * objective.front + [f"{name}={value}" for name, value in terms.items() if value is not None]
+    )
 
 
 def words(objective: Objective) -> str:

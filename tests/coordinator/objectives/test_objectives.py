@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from tailfleet_coordinator.cli import objective
+from tailfleet_coordinator import objectives
 from tailfleet_schema.campaign import Objective, Statistic
 from tailfleet_schema.errors import InputError
 
@@ -25,7 +25,7 @@ from tailfleet_schema.errors import InputError
     ],
 )
 def test_what_people_write(text, meant):
-    assert objective.parse(text) == meant
+    assert objectives.parse(text) == meant
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_what_people_write(text, meant):
 )
 def test_what_cannot_be_meant(text, words):
     with pytest.raises(InputError, match=words):
-        objective.parse(text)
+        objectives.parse(text)
 
 
 @pytest.mark.parametrize("on", list(Statistic))
 def test_the_statistic_is_named_beside_it(on):
-    assert objective.parse("latency-budget=0.8x", on.value) == Objective(latency_share=0.8, on=on)
-    assert objective.parse("max-accuracy-drop=1") == Objective(max_accuracy_drop=1.0, on=Statistic.QUIET)
+    assert objectives.parse("latency-budget=0.8x", on.value) == Objective(latency_share=0.8, on=on)
+    assert objectives.parse("max-accuracy-drop=1") == Objective(max_accuracy_drop=1.0, on=Statistic.QUIET)
 
 
 UNLABELLED = " (without labels: of agreement with the dense model)"
@@ -78,7 +78,7 @@ UNLABELLED = " (without labels: of agreement with the dense model)"
     ],
 )
 def test_an_objective_in_words_names_its_statistic(text, words):
-    assert objective.words(objective.parse(text, "p99")) == words
+    assert objectives.words(objectives.parse(text, "p99")) == words
 
 
 def test_an_unknown_statistic_is_one_sentence_and_exit_2():
@@ -95,7 +95,7 @@ def test_an_unknown_statistic_is_one_sentence_and_exit_2():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({}, objective.DEFAULT),
+        ({}, objectives.DEFAULT),
         ({"objective": "utility=0.3"}, "utility=0.3"),
         ({"latency_budget": "12ms"}, "latency-budget=12ms"),
         ({"latency_budget": "0.8x", "max_accuracy_drop": "1.0"}, "latency-budget=0.8x,max-accuracy-drop=1.0"),
@@ -104,22 +104,36 @@ def test_an_unknown_statistic_is_one_sentence_and_exit_2():
     ],
 )
 def test_options_say_the_same_as_forms(options, text):
-    assert objective.gathered(**{"objective": None, **options}) == text
-    assert objective.parse(text)
+    assert objectives.gathered(**{"objective": None, **options}) == text
+    assert objectives.parse(text)
 
 
 def test_an_objective_is_said_once():
     with pytest.raises(InputError, match=r"say it once: --objective utility=0\.3,front"):
-        objective.gathered("utility=0.3", front=True)
+        objectives.gathered("utility=0.3", front=True)
 
 
 def test_a_front_in_words():
-    assert objective.words(Objective(front=True, on=Statistic.P99)).startswith("the whole front of latency on p99")
+    assert objectives.words(Objective(front=True, on=Statistic.P99)).startswith("the whole front of latency on p99")
 
 
 def test_a_deadline_in_words():
-    said = objective.words(Objective(deadline_ns=30_000_000, max_accuracy_drop=1.0, on=Statistic.P99))
+    said = objectives.words(Objective(deadline_ns=30_000_000, max_accuracy_drop=1.0, on=Statistic.P99))
     assert (
         said
         == f"the most images a second with at most 1 points of top-1 lost{UNLABELLED}, each batch within 30 ms on p99"
     )
+
+
+@pytest.mark.parametrize(
+    "meant",
+    [
+        Objective(latency_share=0.8, max_accuracy_drop=0.1 + 0.2),
+        Objective(latency_ns=12_345_678),
+        Objective(utility_alpha=0.3),
+        Objective(front=True),
+        Objective(deadline_ns=30_000_000, max_accuracy_drop=1.0),
+    ],
+)
+def test_what_is_written_is_read_as_the_same(meant):
+    assert objectives.parse(objectives.written(meant)) == meant

@@ -37,12 +37,12 @@ $(READY): pyproject.toml Makefile
 demo: $(READY)
 	@$(BIN)/tailfleet demo --dir build/demo
 
-# On one thread each: torch's threads that outnumber cores wait for each other ten times as long. Side by side what
-# computes in its own process, one after another what starts coordinators, agents and clusters.
+# On one thread each: torch's threads that outnumber cores wait for each other ten times as long. First what computes in
+# its own process, then what starts coordinators, agents and clusters: those wait a lot, so two files run side by side.
 test: export OMP_NUM_THREADS = 1
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """Planned schedules against every published way to choose one, at equal latency: top-1, image by image.
 
 For each board × model × latency budget, ours is what the product does: a sweep, an accuracy profile on calibration
-images, a plan in which methods compete, and a verification whose first point within the budget is taken. Of each
+images, a plan in which methods compete, and a verification. Of its points within the budget the best is taken as for
+papers; a campaign goes by evaluation images there, which here are to judge. Of each
 published knob (``baselines``) the positions next below every budget are judged on calibration images, and that of the
 best top-1, between equals of the least divergence, is the paper's. What is within a budget is known on virtual boards
 from true latencies of all positions; on this CPU the best papers by predicted latency are timed in the same rounds as
@@ -149,11 +150,12 @@ def cells_of(board: Board, subject: Subject, artifacts: str, quick: bool) -> lis
         verified = shares(board, model, wanted, artifacts, quick)
         taken = true_shares(board, model, wanted + [s.schedule for every in knobs.values() for s in every])
         knobs = {who: next_below(every, taken, list(plans)) for who, every in knobs.items()}
-    subject.calibration.of([s.schedule for few in knobs.values() for s in few])
+    subject.calibration.of(wanted + [s.schedule for few in knobs.values() for s in few])
     found = []
     for budget, one in plans.items():
-        meeting = next((s for s in ours[budget] if verified[s.digest] <= budget), None)
-        mine = None if meeting is None else Entry(meeting.method, meeting, taken[meeting.digest])
+        meeting = [Setting(s.method, s) for s in ours[budget] if verified[s.digest] <= budget]
+        best = gentlest(meeting, subject.calibration).schedule if meeting else None
+        mine = None if best is None else Entry(best.method, best, taken[best.digest])
         found.append(Cell(board, subject, budget, mine, papers(knobs, taken, budget, subject.calibration), one.verdict))
     subject.evaluation.of(
         entry.schedule for cell in found for entry in [*cell.papers, *([cell.planned] if cell.planned else [])]

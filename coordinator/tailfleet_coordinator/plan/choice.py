@@ -65,7 +65,7 @@ def choose(options: Options, objective: Objective) -> Choice:
         return _unless_dense(options, _by_utility(options, objective.utility_alpha))
     if objective.deadline_ns is not None:
         return _most_throughput(options, objective)
-    if objective.max_accuracy_drop is not None and judged and (budget is None or options.measure is Measure.TOP1):
+    if objective.max_accuracy_drop is not None and _is_by_loss(options, objective):
         return _fastest(options, objective.max_accuracy_drop)
     if budget is None:
         return Choice(
@@ -78,7 +78,9 @@ def contenders(options: Options, objective: Objective, chosen: int, most: int) -
     """Up to ``most`` further points that are worth measuring beside the ``chosen`` one, each once.
 
     Of the whole front those spread evenly over its latencies from the chosen one on. Else what a tighter objective
-    would choose: where the board takes or loses more than predicted, one of them may still do what was asked.
+    would choose: where the board takes or loses more than predicted, one of them may still do what was asked. From the
+    second on, under a latency budget, also the point that loses least if predictions are right: the chosen one may have
+    been taken for being sure, and the measurement will tell.
     """
     if objective.front:
         slowest, fastest = float(options.latency_ns[chosen]), float(options.latency_ns[0])
@@ -87,7 +89,17 @@ def contenders(options: Options, objective: Objective, chosen: int, most: int) -
     else:
         chosen_too = [choose(options, _tightened(objective, step / (most + 1))) for step in range(1, most + 1)]
         points = [one.point for one in chosen_too if one.point is not None and one.refusal is None]
-    return [point for point in dict.fromkeys(points) if point != chosen]
+        budget = None if _is_by_loss(options, objective) else _budget(objective, options.dense)
+        if budget is not None and objective.utility_alpha is None:
+            points[1:1] = np.flatnonzero(options.latency_ns <= budget.ns)[-1:].tolist()
+    return [point for point in dict.fromkeys(points) if point != chosen][:most]
+
+
+def _is_by_loss(options: Options, objective: Objective) -> bool:
+    """Whether ``objective`` asks for the fastest that loses no more than it says."""
+    is_by_budget = objective.latency_share is not None or objective.latency_ns is not None
+    limited = objective.max_accuracy_drop is not None and options.dense_top1 is not None
+    return limited and not (is_by_budget and options.measure is not Measure.TOP1)
 
 
 def _tightened(objective: Objective, by: float) -> Objective:

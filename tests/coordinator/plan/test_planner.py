@@ -561,11 +561,25 @@ class TestFurtherPoints:
         digests = [made.schedule.digest, *(one.schedule.digest for one in made.contenders)]
         assert len(set(digests)) == len(digests)
         for one in made.contenders:
-            if objective.latency_share is not None:
-                assert one.predicted_ns < made.predicted_ns
-            else:
+            if objective.latency_share is None:
                 assert one.expected_drop < made.expected_drop
+            elif one.predicted_ns >= made.predicted_ns:
+                # Once, the one that does what was asked if predictions are right.
+                assert one == made.contenders[1]
+                assert one.predicted_ns <= 0.8 * made.dense_ns < one.predicted_high_ns
+                assert one.expected_drop < made.expected_drop
+        assert made.contenders[0].predicted_ns < made.predicted_ns or objective.latency_share is None
         assert codec.loads(Plan, codec.dumps(made)) == made
+
+    def test_beside_the_sure_point_of_a_budget_the_one_that_may_do_is_measured(self, board, sweep):
+        made = self.made(board, sweep, Objective(latency_share=0.8), 3)
+        (bolder,) = [one for one in made.contenders if one.predicted_ns > made.predicted_ns]
+        assert bolder.predicted_ns <= 0.8 * made.dense_ns < bolder.predicted_high_ns
+        assert bolder.expected_drop < made.expected_drop
+        assert not any(
+            one.predicted_ns > made.predicted_ns
+            for one in self.made(board, sweep, Objective(latency_share=0.8, max_accuracy_drop=9.0), 3).contenders
+        )
 
     def test_plans_stored_before_there_were_any_have_none(self, board, sweep):
         stored = codec.encode(plan(board, HALF, sweep=sweep))

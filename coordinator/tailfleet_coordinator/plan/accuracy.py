@@ -24,6 +24,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -232,8 +233,7 @@ class AccuracyProfile:
 
     def _losses(self, table: _Array, depth: int, counts: Sequence[int]) -> _Array:
         at_count = np.array([np.interp(counts, self.counts, row) for row in table])  # (blocks, K)
-        shares = [np.interp(range(depth), self.blocks, one) for one in np.eye(len(self.blocks))]
-        lost: _Array = np.array(shares).T @ at_count  # (D, K)
+        lost: _Array = _between(self.blocks, depth) @ at_count  # (D, K)
         return lost
 
     def _loss(self, table: _Array, block: int, m: int) -> float:
@@ -287,6 +287,12 @@ class TokenWork:
         """Tokens dropped × blocks from each on."""
         dropped = self.geometry.tokens - np.array(counts, dtype=float)
         return dropped[None, :] * np.arange(depth, 0, -1)[:, None]
+
+
+@lru_cache(maxsize=64)
+def _between(blocks: tuple[int, ...], depth: int) -> _Array:
+    """What makes of figures at ``blocks`` those at all of ``depth``, linear in between: (D, blocks)."""
+    return np.array([np.interp(range(depth), blocks, one) for one in np.eye(len(blocks))]).T
 
 
 def _steps(units: _Array) -> _Array:

@@ -183,8 +183,7 @@ def _searched(frame: _Frame, method: str) -> Candidates:
     chosen = choice.choose(options, given.objective).point
     if chosen is None:
         return own
-    further = choice.contenders(options, given.objective, chosen, given.verify - 1)
-    return refined(own, [chosen, *further], Searched(given.model, method, latency, loss, frame.counts))
+    return refined(own, chosen, Searched(given.model, method, latency, loss, frame.counts))
 
 
 def _by_competition(frame: _Frame, methods: Sequence[str]) -> Plan:

@@ -42,12 +42,12 @@ class Searched:
     counts: Sequence[int]
 
 
-def refined(own: Candidates, points: Sequence[int], by: Searched) -> Candidates:
-    """``own``, what a search found, and what a second one finds around ``points`` of it; ``own`` itself where costs do
+def refined(own: Candidates, point: int, by: Searched) -> Candidates:
+    """``own``, what a search found, and what a second one finds around a ``point`` of it; ``own`` itself where costs do
     not add up over blocks, so that no bound would hold."""
     if own.units is None or not by.latency.adds_up(by.method):
         return own
-    return merged([own, *(_around(own, own.units, point, by) for point in points)], by.latency.dense.ns)
+    return merged([own, _around(own, own.units, point, by)], by.latency.dense.ns)
 
 
 def _around(own: Candidates, lost: _Floats, point: int, by: Searched) -> Candidates:

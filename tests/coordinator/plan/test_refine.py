@@ -53,7 +53,7 @@ def test_around_a_point_it_is_exact_over_all_counts(seed, method):
     every = search(problem(spec, method, latency, loss, range(2, 38)), latency.dense.ns)
     better = 0
     for point in range(1, len(own)):
-        finer = refined(own, [point], Searched(spec, method, latency, loss, COARSE))
+        finer = refined(own, point, Searched(spec, method, latency, loss, COARSE))
         # Any limit between this point's loss and that of the next faster one would choose this point.
         for share in (0.0, 0.5, 0.999):
             limit = own.loss[point] + share * (own.loss[point - 1] - own.loss[point])
@@ -73,7 +73,7 @@ def test_beyond_the_fastest_point_it_finds_the_fastest_of_all(seed):
     spec, latency, loss = small(seed)
     own = searched(spec, "topk", latency, loss, COARSE)
     every = search(problem(spec, "topk", latency, loss, range(2, 38)), latency.dense.ns)
-    finer = refined(own, [0], Searched(spec, "topk", latency, loss, COARSE))
+    finer = refined(own, 0, Searched(spec, "topk", latency, loss, COARSE))
     assert finer.latency_ns[0] == pytest.approx(every.latency_ns[0], rel=1e-9)
     assert finer.latency_ns[0] < own.latency_ns[0]
 
@@ -95,8 +95,7 @@ def test_nothing_is_lost_and_something_is_found(large, judged):
     reading, latency = large
     loss = AccuracyProfile.fit(GEOMETRY, "topk", profile_results()) if judged else TokenWork(GEOMETRY)
     own = searched(model(), "topk", latency, loss, reading.candidates)
-    points = [len(own) // 4, len(own) // 2]
-    finer = refined(own, points, Searched(model(), "topk", latency, loss, reading.candidates))
+    finer = refined(own, len(own) // 2, Searched(model(), "topk", latency, loss, reading.candidates))
     for ns, lost in zip(own.latency_ns, own.loss):
         assert ((finer.latency_ns <= ns * (1 + 1e-9)) & (finer.loss <= lost + 1e-9)).any()
     assert list(finer.latency_ns) == sorted(finer.latency_ns)
@@ -119,7 +118,7 @@ def test_no_more_counts_are_searched_than_can_be(large, monkeypatch):
         return search(problem, *limits)
 
     monkeypatch.setattr(refine, "search", looked_at)
-    refined(own, [len(own) // 2], Searched(model(), "topk", latency, loss, reading.candidates))
+    refined(own, len(own) // 2, Searched(model(), "topk", latency, loss, reading.candidates))
     assert len(seen) == 1
     assert seen[0] <= refine.MOST_PROMISING + refine.MOST_BESIDE + 1 + len(set(own.schedule(len(own) // 2).keep))
 
@@ -127,7 +126,7 @@ def test_no_more_counts_are_searched_than_can_be(large, monkeypatch):
 def test_where_blocks_differ_no_bound_holds_and_nothing_is_added(large):
     reading, latency = large
     own = searched(model(), "zero-tprune", latency, TokenWork(GEOMETRY), reading.candidates)
-    assert refined(own, [1], Searched(model(), "zero-tprune", latency, TokenWork(GEOMETRY), reading.candidates)) is own
+    assert refined(own, 1, Searched(model(), "zero-tprune", latency, TokenWork(GEOMETRY), reading.candidates)) is own
 
 
 @pytest.mark.parametrize(

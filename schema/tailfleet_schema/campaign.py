@@ -129,6 +129,12 @@ class Objective:
             names = ", ".join("Statistic." + statistic.name for statistic in Statistic)
             raise InputError("must be one of {}, not {!r}".format(names, self.on), path="on")
 
+    def drop_limit(self, measure: "Measure") -> Optional[float]:
+        """The points of ``measure`` that may be lost; None where there is no limit, or where images have no labels and
+        a latency budget decides."""
+        budgeted = self.latency_share is not None or self.latency_ns is not None
+        return None if budgeted and measure is not Measure.TOP1 else self.max_accuracy_drop
+
     def _check_deadline(self) -> None:
         if self.deadline_ns is not None and self.deadline_ns <= 0:
             raise InputError("a deadline must be positive", path="deadline_ns")
@@ -305,6 +311,13 @@ class ReportRow:
     """Mean divergence of the pruned model's answers from the same."""
     agreement_computed_on: Optional[str] = None
     """``board`` or ``host``; None where nothing was judged."""
+
+    @property
+    def right(self) -> Tuple[Optional[float], Optional[float]]:
+        """Percent of evaluation images that the dense and the pruned model are right on, by the row's measure."""
+        if self.measure is Measure.AGREEMENT:
+            return self.agreement_dense, self.agreement_pruned
+        return self.top1_dense, self.top1_pruned
 
 
 @dataclass(frozen=True)

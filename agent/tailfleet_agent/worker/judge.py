@@ -21,7 +21,7 @@ from tailfleet_reduce import METHODS, Anatomy, ReducedModel, apply, dissect, met
 from tailfleet_schema.curve import JUDGED_PARTS, WHOLE, Judgement, Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.job import Job
-from tailfleet_schema.schedule import Schedule, first_reducing, lead
+from tailfleet_schema.schedule import Schedule, lead
 from tailfleet_schema.workload import ModelSpec
 
 BATCH = 25
@@ -215,8 +215,7 @@ class Judge:
             raise InputError(
                 "{} tokens enter every block of the dense model, not {}".format(geometry.tokens, unit.tokens)
             )
-        place = unit.label, unit.tokens, geometry.prefix, unit.block, unit.kept
-        leading = lead(*place)
+        leading = lead(unit.label, unit.tokens, geometry.prefix, unit.block, unit.kept)
         if unit.label not in METHODS:
             raise InputError("{} cannot leave {} of {} tokens".format(unit.label, unit.kept, unit.tokens))
         if unit.kept == unit.tokens:
@@ -226,7 +225,7 @@ class Judge:
         method = method_for(unit.label, anatomy).to(self._device)
         method.check(schedule)
         logits = []
-        first = first_reducing(*place)
+        first = schedule.reducing_blocks[0]
         for x in split.entering(first):
             state = anatomy.state(method)
             for block, kept in zip(anatomy.blocks[first:], keep[first:]):

@@ -109,9 +109,12 @@ class Driver:
             if step.phase not in ENDED and not self._is_planned_for(step):
                 self._advance_step(situation, step)
         self._begin_plans(campaign)
-        for model, missing in situation.unprofiled.items():
+        for name, missing in situation.unprofiled.items():
+            if not missing:
+                continue
+            model = situation.models[name]
             # One task for each method: they share nothing but the dense pass, and each has a core.
-            wholes = {one.digest: one for one in profile_schedules(campaign.request, self._store.get_model(model))}
+            wholes = {one.digest: one for one in profile_schedules(campaign.request, model)}
             of = {unit: wholes[unit.label].method if unit.label in wholes else unit.label for unit in missing}
             for label in sorted(set(of.values())):
                 units = [unit for unit in missing if of[unit] == label]
@@ -231,12 +234,11 @@ class Driver:
         under_way = any(name.startswith(tasks) for name in self._running)
         self._note(step, "profile", "" if under_way else "waits while this machine is measured")
 
-    def _profile(self, model_name: str, label: str, missing: list[Unit], schedules: list[Schedule]) -> None:
+    def _profile(self, model: ModelSpec, label: str, missing: list[Unit], schedules: list[Schedule]) -> None:
         """Start judging what is missing of one method in the model's profile, unless under way or hopeless."""
-        name = profile_task(model_name, label or "input")
+        name = profile_task(model.name, label or "input")
         if name in self._failures or not self._may_start(name):
             return
-        model = self._store.get_model(model_name)
         assert model.dataset is not None
         dataset = self._store.get_dataset(model.dataset)
         job = Job(

@@ -97,9 +97,7 @@ def contenders(options: Options, objective: Objective, chosen: int, most: int) -
 
 def _is_by_loss(options: Options, objective: Objective) -> bool:
     """Whether ``objective`` asks for the fastest that loses no more than it says."""
-    is_by_budget = objective.latency_share is not None or objective.latency_ns is not None
-    limited = objective.max_accuracy_drop is not None and options.dense_top1 is not None
-    return limited and not (is_by_budget and options.measure is not Measure.TOP1)
+    return options.dense_top1 is not None and objective.drop_limit(options.measure) is not None
 
 
 def _tightened(objective: Objective, by: float) -> Objective:

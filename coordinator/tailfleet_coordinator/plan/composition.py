@@ -98,13 +98,14 @@ class Composition:
 
     def total(self, units: _Array) -> _Array:
         """Cautious loss in points."""
-        lost = self._levelled(units * RESOLUTION_POINTS)
+        lost = _levelled(units * RESOLUTION_POINTS, self.ceiling)
         return np.where(units > 0, lost + np.sqrt(self.floor**2 + self.spread * lost), 0.0)
 
     def expected_drop(self, schedule: Schedule) -> float:
         """Best guess of what ``schedule`` loses, in points; not cautious."""
         blocks = enumerate(zip(schedule.entering, schedule.keep, strict=True))
-        return float(self._levelled(sum(self._step(block, n, m) for block, (n, m) in blocks if m < n)))
+        sums = sum(self._step(block, n, m) for block, (n, m) in blocks if m < n)
+        return float(_levelled(sums, self.ceiling))
 
     def reaches(self, schedule: Schedule) -> bool:
         """Whether the profile knows of all its reductions, at least by interpolation."""
@@ -116,9 +117,6 @@ class Composition:
 
     def _step(self, block: int, n: int, m: int) -> float:
         return float(self.weights[block]) * _steps(self.profile, block, n, m, self.ceiling)
-
-    def _levelled(self, sums: _Array | float) -> _Array:
-        return np.asarray(self.ceiling * -np.expm1(-sums / self.ceiling))
 
 
 def composed(
@@ -159,7 +157,7 @@ def composed(
     floor = 25.0 / dense.images
     target = np.log(_before_levelling(smoothed, ceiling) + 0.1 * floor)
     weights = _weights(added, target, 0.1 * floor)
-    foretold = ceiling * -np.expm1(-(added * weights[1:]).sum(axis=1) / ceiling)
+    foretold = _levelled((added * weights[1:]).sum(axis=1), ceiling)
     additive = np.array([profile.expected_drop(schedule) for schedule, _ in judged])
     errors = [float(np.abs(guess - drops).mean()) for guess in (foretold, additive)]
     # Images that come and go by chance hide which is nearer; divergence does not.
@@ -176,6 +174,11 @@ def _steps(profile: AccuracyProfile, block: int, n: int, m: int, ceiling: float)
     """What reducing n → m at ``block`` alone adds to S with a weight of 1."""
     before, after = (_before_levelling(profile.expected_loss(block, count), ceiling) for count in (n, m))
     return max(0.0, float(after - before))
+
+
+def _levelled(sums: _Array | float, ceiling: float) -> _Array:
+    """The points that S comes to."""
+    return np.asarray(ceiling * -np.expm1(-sums / ceiling))
 
 
 def _before_levelling(lost: _Array | float, ceiling: float) -> _Array:

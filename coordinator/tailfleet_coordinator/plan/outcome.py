@@ -222,14 +222,14 @@ def _after_measuring(
     if dense_time.value - time.value <= gain_half:
         share = 100 * gain_half / dense_time.value
         return False, f"{DO_NOT_PRUNE}no gain beyond the uncertainty of ±{share:.1f} %: {figures}"
-    dense_right, right = _right(row)
+    dense_right, right = row.right
     drop = dense_right - right if dense_right is not None and right is not None else None
     if drop is not None:
         name = NAMES[row.measure]
         figures += f"; loses {points(drop)} of {name}" if drop > 0 else f"; {name} {_kept_words(drop)}"
         if row.measure is Measure.AGREEMENT and row.kl_nats is not None:
             figures += f" (on images without labels; KL {row.kl_nats:.2g} nats)"
-    limit = _limit(row, objective)
+    limit = objective.drop_limit(row.measure)
     if drop is not None and limit is not None and drop > limit + 1e-9:
         return False, f"{DO_NOT_PRUNE}more than the {points(limit)} of {NAMES[row.measure]} that may be lost: {figures}"
     budget_ns = objective.latency_ns if objective.deadline_ns is None else objective.deadline_ns
@@ -245,19 +245,6 @@ def _after_measuring(
     return True, f"{PRUNE}{figures}"
 
 
-def _right(row: ReportRow) -> tuple[float | None, float | None]:
-    """Percent of evaluation images that the dense and the pruned model are right on."""
-    if row.measure is Measure.AGREEMENT:
-        return row.agreement_dense, row.agreement_pruned
-    return row.top1_dense, row.top1_pruned
-
-
-def _limit(row: ReportRow, objective: Objective) -> float | None:
-    """The points that may be lost; None where the latency budget decides."""
-    budgeted = objective.latency_share is not None or objective.latency_ns is not None
-    return None if budgeted and row.measure is not Measure.TOP1 else objective.max_accuracy_drop
-
-
 def _kept_words(drop: float) -> str:
     return "unchanged" if drop == 0 else f"{points(-drop)} higher"
 
@@ -269,11 +256,11 @@ def _best(judged: Sequence[_Judged], objective: Objective) -> int | None:
 
     def rank(index: int) -> tuple[float, float]:
         row = judged[index].row
-        speedup, (top1_dense, top1) = row.speedup or 0.0, _right(row)
+        speedup, (top1_dense, top1) = row.speedup or 0.0, row.right
         if objective.utility_alpha is not None and top1 is not None and top1_dense:
             alpha = objective.utility_alpha
             return alpha * (1 - 1 / max(speedup, 1e-9)) + (1 - alpha) * top1 / top1_dense, speedup
-        if _limit(row, objective) is not None and top1 is not None:
+        if objective.drop_limit(row.measure) is not None and top1 is not None:
             return speedup, top1
         return (top1 if top1 is not None else judged[index].kept_share), speedup
 

@@ -84,10 +84,7 @@ def _draw_dense(axes: Axes, first: Front, rows: Sequence[ReportRow]) -> None:
 
 def _loss(row: ReportRow, fronts: Sequence[Front]) -> float | None:
     """What the board lost with the row's schedule; without images what the schedule leaves out."""
-    if row.measure is Measure.AGREEMENT:
-        dense, pruned = row.agreement_dense, row.agreement_pruned
-    else:
-        dense, pruned = row.top1_dense, row.top1_pruned
+    dense, pruned = row.right
     if dense is not None and pruned is not None:
         return dense - pruned
     if fronts[0].measure is not Measure.WORK:

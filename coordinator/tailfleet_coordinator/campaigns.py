@@ -10,7 +10,7 @@ from tailfleet_coordinator.db.rows import Board, Campaign, JobRecord, Step, Stor
 from tailfleet_coordinator.db.store import Store
 from tailfleet_coordinator.plan import design
 from tailfleet_coordinator.plan.decision import Plan
-from tailfleet_coordinator.plan.outcome import report_rows, verified_of
+from tailfleet_coordinator.plan.outcome import Outcome, verified_of
 from tailfleet_coordinator.plan.residuals import Verified
 from tailfleet_coordinator.plan.wholes import whole_schedules, whole_units
 from tailfleet_coordinator.replies import iso
@@ -168,6 +168,29 @@ def step_report(
 ) -> CampaignReport:
     """What the report of the campaign, whose ``plans`` are given, says of one step; ``verify_id`` is the job that
     measures its plans, if it was ordered."""
+    found = _outcome(store, campaign, step, plans, verify_id)
+    if found is None:
+        return CampaignReport(campaign.id, [])
+    seen = (found.board, found.kind.value, found.model.name)
+    fronts = [
+        Front(*seen, planner, method, plan.dense_ns, found.measure, plan.front, plan.on)
+        for planner, method, plan in found.plans
+        if plan.front
+    ]
+    return CampaignReport(campaign.id, [replace(row, curve_id=step.curve_id) for row in found.rows()], fronts)
+
+
+def found_good(
+    store: Store, campaign: Campaign, step: Step, plans: Iterable[StoredPlan], verify_id: str | None
+) -> set[str]:
+    """Digests of the schedules, recommended or not, that the step's board measured to do what was asked."""
+    found = _outcome(store, campaign, step, plans, verify_id)
+    return set() if found is None else found.good()
+
+
+def _outcome(
+    store: Store, campaign: Campaign, step: Step, plans: Iterable[StoredPlan], verify_id: str | None
+) -> Outcome | None:
     mine = _in_order(
         campaign.request,
         (
@@ -178,20 +201,13 @@ def step_report(
     )
     objective = campaign.request.objective
     if not mine or objective is None:
-        return CampaignReport(campaign.id, [])
+        return None
     board = store.get_board(step.board_id)
     results = store.list_results(verify_id) if verify_id is not None else []
     # The job knows which model it measured; by now the name may stand for another.
     model = store.get_model(step.model) if verify_id is None else store.get_job(verify_id).workload.model
     measure = measure_of(_dataset(store, model, verify_id))
-    planned = report_rows(board.name, board.kind, model, mine, results, objective, measure)
-    seen = (board.name, board.kind.value, model.name)
-    fronts = [
-        Front(*seen, planner, method, plan.dense_ns, measure, plan.front, plan.on)
-        for planner, method, plan in mine
-        if plan.front
-    ]
-    return CampaignReport(campaign.id, [replace(row, curve_id=step.curve_id) for row in planned], fronts)
+    return Outcome(board.name, board.kind, model, mine, results, objective, measure)
 
 
 def measure_of(dataset: DatasetSpec | None) -> Measure:

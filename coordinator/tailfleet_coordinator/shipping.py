@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from tailfleet_coordinator import objectives
-from tailfleet_coordinator.campaigns import step_report
+from tailfleet_coordinator.campaigns import found_good, step_report
 from tailfleet_coordinator.db.rows import Campaign, ShippedSchedule, Step, StoredPlan
 from tailfleet_coordinator.db.store import Store
-from tailfleet_coordinator.plan.verdict import PRUNE
 from tailfleet_schema.campaign import CampaignRequest, Statistic
 from tailfleet_schema.errors import ScheduleError
 from tailfleet_schema.job import JobKind, JobState
@@ -80,8 +79,7 @@ def verified_in(store: Store, board_id: int, digest: str) -> str | None:
         for step in store.list_steps(campaign_id):
             if step.board_id != board_id or step.model not in measured:
                 continue
-            rows = step_report(store, campaign, step, plans, measured[step.model]).rows
-            if any(row.schedule_digest == digest and row.verdict.startswith(PRUNE) for row in rows):
+            if digest in found_good(store, campaign, step, plans, measured[step.model]):
                 return campaign_id
     return None
 

@@ -114,13 +114,19 @@ class Planning:
                 self.failures[one.step_id] = failed
             made += [
                 NewPlan(
-                    self._campaign.id, one.board.id, one.model.name, planner, method, codec.dumps(plan), plan.schedule
+                    self._campaign.id,
+                    one.board.id,
+                    one.model.name,
+                    planner,
+                    method,
+                    codec.dumps(plan),
+                    plan.schedule,
+                    [contender.schedule for contender in plan.contenders],
                 )
                 for planner, method, plan in plans
                 if isinstance(plan, Plan)
             ]
-        further = [one.schedule for plan in news.plans if isinstance(plan, Plan) for one in plan.contenders]
-        self._store.add_plans(made, further)
+        self._store.add_plans(made)
 
     def _reader(self, batch: list[Wanted]) -> Callable[[Wanted], list[PlanInput]]:
         """What gives a board's input, with all read that many boards can be asked for at once."""

@@ -1,5 +1,6 @@
 """What the store hands out: frozen facts, free of SQL."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -247,6 +248,8 @@ class NewPlan:
     method: str
     plan_json: str
     schedule: Schedule | None
+    contenders: Sequence[Schedule] = ()
+    """Further points of its front that are worth measuring."""
 
 
 @dataclass(frozen=True)

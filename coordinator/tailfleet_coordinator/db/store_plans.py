@@ -1,22 +1,34 @@
 """Queries on what plans are made of and what comes of them: accuracy profiles, plans, schedules; and on the use of
 the machine by the coordinator's own tasks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import CompoundSelect, Connection, func, insert, literal, select, union_all
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tailfleet_coordinator.db.engine import Database, Now
 from tailfleet_coordinator.db.machines import machine_is_free, release_machine, take_machine
 from tailfleet_coordinator.db.rows import NewPlan, PlannedSchedule, StoredPlan
 from tailfleet_coordinator.db.store_workloads import load_model
-from tailfleet_coordinator.db.tables import BoardTable, PlanTable, ProfileTable, ScheduleTable
+from tailfleet_coordinator.db.tables import BoardTable, ContenderTable, PlanTable, ProfileTable, ScheduleTable
 from tailfleet_coordinator.refusals import UnknownName
 from tailfleet_schema import codec
 from tailfleet_schema.curve import Judgement, Part, Unit, UnitResult
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.schedule import Schedule
+
+_KEY = PlanTable.campaign_id, PlanTable.board_id, PlanTable.model, PlanTable.planner, PlanTable.method
+"""What there is one plan of."""
+
+
+def planned_schedules() -> CompoundSelect[tuple[int, str | None, int]]:
+    """(plan_id, schedule_digest, place) of all points of plans that are to be measured, the chosen one at place 0; the
+    digest is None where a plan has no schedule."""
+    return union_all(
+        select(PlanTable.id.label("plan_id"), PlanTable.schedule_digest, literal(0).label("place")),
+        select(ContenderTable.plan_id, ContenderTable.schedule_digest, ContenderTable.place),
+    )
 
 
 class PlanQueries(Database):
@@ -79,13 +91,14 @@ class PlanQueries(Database):
         method: str,
         plan_json: str,
         schedule: Schedule | None,
+        contenders: Sequence[Schedule] = (),
     ) -> None:
         """Store one planner's decision, as :meth:`add_plans` does."""
-        self.add_plans([NewPlan(campaign_id, board_id, model, planner, method, plan_json, schedule)])
+        self.add_plans([NewPlan(campaign_id, board_id, model, planner, method, plan_json, schedule, contenders)])
 
-    def add_plans(self, plans: Sequence[NewPlan], further: Iterable[Schedule] = ()) -> None:
-        """Store planners' decisions, and their schedules and ``further`` ones under their digests, all or none. Storing
-        one twice does nothing."""
+    def add_plans(self, plans: Sequence[NewPlan]) -> None:
+        """Store planners' decisions, and all schedules of them under their digests, all or none. Storing one twice does
+        nothing."""
         dialect: Any = sqlite if self.is_sqlite else postgresql
         digests = [None if plan.schedule is None else plan.schedule.digest for plan in plans]
         rows = [
@@ -100,14 +113,27 @@ class PlanQueries(Database):
             }
             for plan, digest in zip(plans, digests, strict=True)
         ]
-        schedules = {schedule.digest: schedule for schedule in further}
-        schedules.update({d: p.schedule for p, d in zip(plans, digests, strict=True) if d and p.schedule is not None})
+        schedules = {d: p.schedule for p, d in zip(plans, digests, strict=True) if d and p.schedule is not None}
+        contenders = [{one.digest: one for one in plan.contenders} for plan in plans]
+        for further in contenders:
+            schedules.update(further)
         if not rows:
             return
+        statement = dialect.insert(PlanTable).values(created_at=Now()).on_conflict_do_nothing()
         with self.writing() as connection:
             # In one order: two that store the same schedules would wait for each other's rows in a circle.
             self._put_schedules(connection, sorted(schedules.items(), key=lambda item: item[0]))
-            connection.execute(dialect.insert(PlanTable).values(created_at=Now()).on_conflict_do_nothing(), rows)
+            new = connection.execute(statement.returning(PlanTable.id, *_KEY), rows).all()
+            ids = {tuple(key): plan_id for plan_id, *key in new}
+            links = [
+                {"plan_id": ids[key], "place": place, "schedule_digest": digest}
+                for plan, further in zip(plans, contenders, strict=True)
+                for key in [(plan.campaign_id, plan.board_id, plan.model, plan.planner, plan.method)]
+                if key in ids
+                for place, digest in enumerate(further, 1)
+            ]
+            if links:
+                connection.execute(insert(ContenderTable), links)
 
     def add_schedule(self, schedule: Schedule) -> None:
         """Store a schedule that a person made, under its digest. Storing it twice does nothing.
@@ -159,8 +185,9 @@ class PlanQueries(Database):
     def list_schedules(
         self, board: str | None = None, model: str | None = None, campaign: str | None = None
     ) -> list[PlannedSchedule]:
-        """Schedules, the newest last: a planned one once for each plan, with its board, planner and campaign; one that
-        was only added, once and without."""
+        """Schedules, the newest last: one that was planned, or is a contender of a plan, once for each plan, with its
+        board, planner and campaign; one that was only added, once and without."""
+        points = planned_schedules().subquery()
         since = func.coalesce(PlanTable.created_at, ScheduleTable.created_at)
         query = (
             select(
@@ -171,9 +198,10 @@ class PlanQueries(Database):
                 BoardTable.name.label("board"),
                 since.label("since"),
             )
-            .outerjoin(PlanTable, PlanTable.schedule_digest == ScheduleTable.digest)
+            .outerjoin(points, points.c.schedule_digest == ScheduleTable.digest)
+            .outerjoin(PlanTable, PlanTable.id == points.c.plan_id)
             .outerjoin(BoardTable, BoardTable.id == PlanTable.board_id)
-            .order_by(since, PlanTable.id)
+            .order_by(since, PlanTable.id, points.c.place)
         )
         if board is not None:
             query = query.where(BoardTable.name == board)

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from tailfleet_coordinator.db.engine import Database, Now
 from tailfleet_coordinator.db.machines import is_measured
 from tailfleet_coordinator.db.rows import ShippedSchedule
+from tailfleet_coordinator.db.store_plans import planned_schedules
 from tailfleet_coordinator.db.store_workloads import load_model
 from tailfleet_coordinator.db.tables import (
     BoardTable,
@@ -171,10 +172,12 @@ class ShipmentQueries(Database):
             ]
 
     def list_campaigns_with_schedule(self, board_id: int, digest: str) -> list[str]:
-        """Campaigns that planned the schedule for the board, the newest first."""
+        """Campaigns whose plans for the board have the schedule, chosen or as a contender, the newest first."""
+        points = planned_schedules().subquery()
         query = (
             select(PlanTable.campaign_id)
-            .where(PlanTable.board_id == board_id, PlanTable.schedule_digest == digest)
+            .join(points, points.c.plan_id == PlanTable.id)
+            .where(PlanTable.board_id == board_id, points.c.schedule_digest == digest)
             .group_by(PlanTable.campaign_id)
             .order_by(func.max(PlanTable.id).desc())
         )
@@ -201,9 +204,11 @@ def _planned_on(connection: Connection, board_id: int, digest: str, model: str, 
     spec = load_model(connection, model)
     campaign_id = verified_in
     if campaign_id is None:
+        points = planned_schedules().subquery()
         planned = connection.execute(
             select(PlanTable.campaign_id, PlanTable.board_id)
-            .where(PlanTable.schedule_digest == digest, PlanTable.model == model)
+            .join(points, points.c.plan_id == PlanTable.id)
+            .where(points.c.schedule_digest == digest, PlanTable.model == model)
             .order_by((PlanTable.board_id == board_id).desc(), PlanTable.id.desc())
             .limit(1)
         ).first()

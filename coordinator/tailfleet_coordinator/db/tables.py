@@ -435,6 +435,18 @@ class PlanTable(Table):
     created_at: Mapped[datetime]
 
 
+class ContenderTable(Table):
+    """A further point of a plan's front that is worth measuring beside the chosen one."""
+
+    __tablename__ = "contenders"
+    __table_args__ = (CheckConstraint("place >= 1", name="place_counts"),)
+
+    plan_id: Mapped[int] = mapped_column(ForeignKey("plans.id"), primary_key=True, autoincrement=False)
+    place: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """From 1 on, as the plan has them."""
+    schedule_digest: Mapped[str] = mapped_column(ForeignKey("schedules.digest"), index=True)
+
+
 class VerificationTable(Table):
     """Which job measures a plan's schedule on the board itself."""
 

@@ -31,39 +31,57 @@ class _Judged:
     """Mean tokens that leave a block, over all tokens."""
 
 
-def report_rows(
-    board: str,
-    kind: BoardKind,
-    model: ModelSpec,
-    plans: Sequence[tuple[str, str, Plan]],
-    results: Sequence[UnitResult],
-    objective: Objective,
-    measure: Measure = Measure.TOP1,
-) -> list[ReportRow]:
-    """One row for each (planner, method, plan), in the order given; at most one row is recommended.
+@dataclass(frozen=True)
+class Outcome:
+    """What came of the plans for one board × model."""
 
-    Plans that say not to prune have rows, too. Where further points of a plan's front were measured besides, its row is
-    that of the best that does what was asked, else of the chosen one. Under the objective ``front`` each measured point
-    has a row, the fastest last, and none is recommended: what to trade is not for us to say.
+    board: str
+    kind: BoardKind
+    model: ModelSpec
+    plans: Sequence[tuple[str, str, Plan]]
+    """(planner, method, plan)."""
+    results: Sequence[UnitResult]
+    """Of the verification: SCHEDULE and ACCURACY units by schedule digest, the dense one among them; empty where it did
+    not run, and then every schedule is "predicted only", and none is found good."""
+    objective: Objective
+    measure: Measure = Measure.TOP1
+    """Where images have no labels it is agreement with the dense model, which then stands for top-1, and a latency
+    budget goes before an accuracy limit."""
 
-    ``results`` are those of the verification: SCHEDULE and ACCURACY units by schedule digest, the dense one among
-    them; empty where it did not run, and then every schedule is "predicted only" and none is recommended.
-    A schedule is recommended only if it was measured faster than dense by more than both intervals together, and within
-    the accuracy limit on the evaluation images if there is one, else within the latency budget if there is one.
-    Among those: the fastest under an accuracy limit; the highest top-1 (without images: the most tokens kept) under
-    a latency budget alone; the highest measured utility. Where images have no labels, ``measure`` is agreement with the
-    dense model, which then stands for top-1, and a latency budget goes before an accuracy limit.
-    """
-    verified = _Verified.of(results, dense(model.name, model.geometry).digest, objective.on)
-    judged: list[_Judged] = []
-    for planner, method, plan in plans:
-        own = [
-            _judged(_row(board, kind, model, (planner, method, one), verified, measure), one, verified, objective)
-            for one in _alternatives(plan)
+    def rows(self) -> list[ReportRow]:
+        """One row for each plan, in their order; at most one row is recommended.
+
+        Plans that say not to prune have rows, too. Where further points of a plan's front were measured besides, its
+        row is that of the best that does what was asked, else of the chosen one. Under the objective ``front`` each
+        measured point has a row, the fastest last, and none is recommended: what to trade is not for us to say.
+
+        A schedule is recommended only if it is found :meth:`good`. Among those: the fastest under an accuracy limit;
+        the highest top-1 (without images: the most tokens kept) under a latency budget alone; the highest measured
+        utility.
+        """
+        judged = [
+            one for own in self._points() for one in (own if self.objective.front else [_taken(own, self.objective)])
         ]
-        judged += own if objective.front else [_taken(own, objective)]
-    best = None if objective.front else _best(judged, objective)
-    return [replace(j.row, recommended=index == best) for index, j in enumerate(judged)]
+        best = None if self.objective.front else _best(judged, self.objective)
+        return [replace(j.row, recommended=index == best) for index, j in enumerate(judged)]
+
+    def good(self) -> set[str]:
+        """Digests of the schedules, chosen or contenders, that do what was asked: measured faster than dense by more
+        than both intervals together, and within the accuracy limit on the evaluation images if there is one, else
+        within the latency budget if there is one."""
+        return {
+            one.row.schedule_digest for own in self._points() for one in own if one.accepted and one.row.schedule_digest
+        }
+
+    def _points(self) -> list[list[_Judged]]:
+        """Of each plan its points, the chosen one first."""
+        verified = _Verified.of(self.results, dense(self.model.name, self.model.geometry).digest, self.objective.on)
+
+        def judged(planner: str, method: str, plan: Plan) -> _Judged:
+            row = _row(self.board, self.kind, self.model, (planner, method, plan), verified, self.measure)
+            return _judged(row, plan, verified, self.objective)
+
+        return [[judged(planner, method, one) for one in _alternatives(plan)] for planner, method, plan in self.plans]
 
 
 def verified_of(schedules: Sequence[Schedule], results: Sequence[UnitResult]) -> list[Verified]:

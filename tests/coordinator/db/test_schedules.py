@@ -34,6 +34,15 @@ def test_one_that_is_planned_too_is_listed_as_planned(lab):
     assert listed(lab, board="nano") == [planned]
 
 
+def test_contenders_of_a_plan_are_listed_after_what_was_chosen(lab):
+    board_id = lab.board("nano")
+    lab.campaign("c1", "nano")
+    first, second = (Schedule("topk", "tiny", 17, 1, [17, count, count, count]) for count in (8, 7))
+    for _ in range(2):
+        lab.store.add_plan("c1", board_id, "tiny", "optimal", "topk", "{}", MINE, [second, first, second])
+    assert listed(lab, campaign="c1") == [(one.digest, "nano", "optimal", "c1") for one in (MINE, second, first)]
+
+
 def test_what_does_not_fit_its_model_is_not_stored(lab):
     with pytest.raises(UnknownName, match="'ghost'"):
         lab.store.add_schedule(Schedule("topk", "ghost", 17, 1, [17]))

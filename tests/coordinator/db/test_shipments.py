@@ -204,8 +204,9 @@ def test_the_campaigns_that_planned_a_schedule_for_a_board(lab, store, board, pl
     other = lab.board("orin", machine="machine-2")
     for campaign in ("c3", "c2"):
         lab.campaign(campaign, "nano", "orin")
-        store.add_plan(campaign, board, "tiny", "optimal", "topk", "{}", MINE)
+        store.add_plan(campaign, board, "tiny", "optimal", "topk", "{}", MINE, [OTHER])
     assert store.list_campaigns_with_schedule(board, MINE.digest) == ["c2", "c3", "c1"]
+    assert store.list_campaigns_with_schedule(board, OTHER.digest) == ["c2", "c3"]
     assert store.list_campaigns_with_schedule(other, MINE.digest) == []
 
 

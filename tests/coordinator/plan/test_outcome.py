@@ -4,7 +4,7 @@ import pytest
 from plan_board import GEOMETRY, MadeUpBoard, model, schedule, stalls_beyond
 
 from tailfleet_coordinator.plan.decision import Contender, Plan
-from tailfleet_coordinator.plan.outcome import report_rows
+from tailfleet_coordinator.plan.outcome import Outcome
 from tailfleet_coordinator.report import table
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import Measure, Objective, Statistic
@@ -24,7 +24,7 @@ def planned(chosen, predicted_ns=8e6):
 
 def rows_of(plans, results, objective=LIMIT, dataset="d", kind=BoardKind.PHYSICAL):
     named = [("optimal", method, made) for method, made in plans]
-    return report_rows("bench", kind, model(dataset), named, results, objective)
+    return Outcome("bench", kind, model(dataset), named, results, objective).rows()
 
 
 def test_measured_beside_dense_of_the_same_rounds(board):
@@ -77,7 +77,7 @@ class TestImagesWithoutLabels:
             )
         ]
         plans = [("optimal", "topk", planned(FAST)), ("optimal", "pomt", planned(GENTLE)), ("optimal", "tome", REFUSED)]
-        return report_rows("bench", BoardKind.PHYSICAL, model("d"), plans, results, objective, Measure.AGREEMENT)
+        return Outcome("bench", BoardKind.PHYSICAL, model("d"), plans, results, objective, Measure.AGREEMENT).rows()
 
     def test_a_row_holds_agreement_and_no_top1(self, board):
         fast, gentle, refused = self.rows(board, Objective(latency_share=0.95))
@@ -255,9 +255,9 @@ def test_out_of_memory_is_a_reason(board):
 
 def test_a_virtual_board_is_marked_and_two_planners_may_agree(board):
     plans = [("optimal", "topk", planned(GENTLE)), ("pomt-rule", "topk", planned(GENTLE))]
-    rows = report_rows(
+    rows = Outcome(
         "v", BoardKind.VIRTUAL, model(), plans, board.verification([GENTLE]), Objective(latency_share=0.9)
-    )
+    ).rows()
     assert {row.board_kind for row in rows} == {"virtual"}
     assert rows[0].measured_ns == rows[1].measured_ns
     assert sum(row.recommended for row in rows) == 1

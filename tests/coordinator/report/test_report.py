@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tailfleet_coordinator.curves import point_rows, taken_apart
 from tailfleet_coordinator.plan.decision import Plan
-from tailfleet_coordinator.plan.outcome import report_rows
+from tailfleet_coordinator.plan.outcome import Outcome
 from tailfleet_coordinator.replies import CLIFF_COLUMNS, POINT_COLUMNS, ROUND_COLUMNS, TREAD_COLUMNS
 from tailfleet_coordinator.report import figure, html, pareto, table
 from tailfleet_coordinator.report.curve_tables import CurveTables
@@ -59,7 +59,7 @@ def report():
     for name, kind in (("bench", BoardKind.PHYSICAL), ("modelled", BoardKind.VIRTUAL)):
         plans = [("optimal", "topk", made), ("pomt-rule", "pomt", REFUSED)]
         results = MadeUpBoard().verification([KEPT], judged=kind is BoardKind.PHYSICAL)
-        rows += report_rows(name, kind, model(), plans, results, Objective(latency_share=0.95))
+        rows += Outcome(name, kind, model(), plans, results, Objective(latency_share=0.95)).rows()
     return CampaignReport("c-1", rows)
 
 
@@ -68,7 +68,7 @@ def on_p99():
     made = Plan(KEPT, 9e6, 8e6, 7.8e6, 8.2e6, None, "predicted only: …", on=Statistic.P99)
     results = MadeUpBoard().verification([KEPT], rounds=10, calls=40)
     objective = Objective(latency_share=0.95, on=Statistic.P99)
-    return report_rows("bench", BoardKind.PHYSICAL, model(), [("optimal", "topk", made)], results, objective)
+    return Outcome("bench", BoardKind.PHYSICAL, model(), [("optimal", "topk", made)], results, objective).rows()
 
 
 @pytest.fixture(scope="module")

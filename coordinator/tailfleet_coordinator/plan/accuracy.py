@@ -136,7 +136,7 @@ class AccuracyProfile:
         least = [fewest_leaving(method, geometry.tokens, geometry.prefix, block) for block in blocks]
         for block, floor in zip(blocks, least, strict=True):
             # What is the smallest count of one block alone need not be known of the others.
-            wanted = [m for m in counts if m == floor or (m > floor and m not in least)]
+            wanted = [max(floor, counts[0]), *(m for m in counts if m > floor and m not in least)]
             missing = next((m for m in wanted if (block, m) not in judged), None)
             if missing is not None:
                 raise InputError(f"the profile of {method!r} lacks block {block} with {missing} tokens")

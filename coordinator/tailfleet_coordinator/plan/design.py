@@ -60,7 +60,7 @@ VIRTUAL_PAIRS: Mapping[float, Sequence[float]] = dict.fromkeys(
 )
 
 PROFILE_BLOCKS = 7
-PROFILE_SHARES = (0.85, 0.65, 0.5, 0.35, 0.2)
+PROFILE_SHARES = (0.85, 0.65, 0.5, 0.25, 0.1)
 """Kept tokens of an accuracy profile as a share of all; what a method cannot reach becomes what it can."""
 
 INPUT_COUNTS = 8

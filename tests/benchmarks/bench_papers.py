@@ -9,7 +9,7 @@ from true latencies of all positions; on this CPU the best papers by predicted l
 ours, and only measured latencies count. The papers that come out best so are judged on evaluation images, and ours is
 held against the best of them *there*, which is more than any of them could know: a cell is won or lost where the paired
 95 % interval of the difference in top-1 lies on one side of 0. Cropr needs queries that neither model has, and is left
-out.
+out. Budgets are multiples of what the fastest position of any rule takes, the same ones everywhere.
 
 A cell of one board and model, for instance: ``python -m tests.benchmarks.bench_papers --help``.
 """
@@ -52,6 +52,10 @@ MODELS = ("digits_vit", "mnist_vit")
 
 EVALUATED = 2000
 """Images at most: where papers lose a point or two, 500 cannot tell."""
+
+BUDGETS = (1.4, 1.25, 1.15, 1.08, 1.03)
+"""Of what the fastest position of any rule takes: where rules begin to lose something, down to where few positions
+reach."""
 
 VERIFIED = 3
 """Points of a plan that are measured, as a campaign has it unless told otherwise."""
@@ -137,18 +141,21 @@ def cells_of(board: Board, subject: Subject, artifacts: str, quick: bool) -> lis
     """Every budget of one board and model. Raises ``Missing``."""
     model = subject.model
     swept = sweep(board, model, SWEPT, artifacts, quick)
-    plans = {budget: plan(board, subject, swept, budget) for budget in (board.budgets[2:3] if quick else board.budgets)}
-    ours = {budget: points(one) for budget, one in plans.items()}
     knobs = positions(model, swept, subject.profile)
+    every = [one.schedule for some in knobs.values() for one in some]
+    expected = predicted(model, swept, every) if board.profile is None else true_shares(board, model, every)
+    few = slice(2, 3) if quick else slice(None)
+    plans = {budget: plan(board, subject, swept, budget) for budget in budgets(expected)[few]}
+    ours = {budget: points(one) for budget, one in plans.items()}
     wanted = [schedule for few in ours.values() for schedule in few]
     if board.profile is None:
-        tried = promising(knobs, fitted(model, swept), list(plans), subject.calibration)
+        tried = promising(knobs, expected, list(plans), subject.calibration)
         taken = shares(board, model, wanted + tried, artifacts, quick)
         verified = taken
         knobs = {who: [one for one in every if one.schedule.digest in taken] for who, every in knobs.items()}
     else:
         verified = shares(board, model, wanted, artifacts, quick)
-        taken = true_shares(board, model, wanted + [s.schedule for every in knobs.values() for s in every])
+        taken = {**expected, **true_shares(board, model, wanted)}
         knobs = {who: next_below(every, taken, list(plans)) for who, every in knobs.items()}
     subject.calibration.of(wanted + [s.schedule for few in knobs.values() for s in few])
     found = []
@@ -197,12 +204,22 @@ def positions(model: ModelSpec, swept: list[UnitResult], profile: list[UnitResul
     return {planner: knob(planner, model, curve, accuracy).settings for planner in PLANNERS}
 
 
+def budgets(rules: dict[str, float]) -> list[float]:
+    """Shares of dense, given those of all positions of rules, the widest first."""
+    fastest = min(rules.values())
+    return [round(by * fastest, 3) for by in BUDGETS]
+
+
+def predicted(model: ModelSpec, swept: list[UnitResult], schedules: Sequence[Schedule]) -> dict[str, float]:
+    """What each of ``schedules`` is predicted to take, by digest, as a share of dense."""
+    latency = fitted(model, swept)
+    return {one.digest: latency.predict(one).ns / latency.dense.ns for one in schedules}
+
+
 def promising(
-    knobs: dict[str, list[Setting]], latency: LatencyModel, budgets: Sequence[float], calibration: Judged
+    knobs: dict[str, list[Setting]], predicted: dict[str, float], budgets: Sequence[float], calibration: Judged
 ) -> list[Schedule]:
     """What would be the best papers of each budget if predictions were true, and of budgets a little tighter."""
-    whole = [one.schedule for every in knobs.values() for one in every]
-    predicted = {schedule.digest: latency.predict(schedule).ns / latency.dense.ns for schedule in whole}
     stages = [budget - less for budget in budgets for less in TIGHTER]
     few = {who: next_below(every, predicted, stages, 1) for who, every in knobs.items()}
     calibration.of([one.schedule for every in few.values() for one in every])

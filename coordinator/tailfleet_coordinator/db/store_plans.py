@@ -195,6 +195,7 @@ class PlanQueries(Database):
                 ScheduleTable.schedule_json,
                 PlanTable.campaign_id,
                 PlanTable.planner,
+                points.c.place,
                 BoardTable.name.label("board"),
                 since.label("since"),
             )
@@ -217,6 +218,7 @@ class PlanQueries(Database):
                     row.campaign_id or "",
                     row.board or "",
                     row.planner or "",
+                    "" if row.place is None else "contender" if row.place else "chosen",
                     row.since,
                 )
                 for row in connection.execute(query)

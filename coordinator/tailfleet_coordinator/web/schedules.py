@@ -30,6 +30,7 @@ def schedule_routes(context: Context, door: Door) -> APIRouter:
                 found.schedule.model,
                 found.schedule.method,
                 found.planner,
+                found.choice,
                 codec.dumps(found.schedule.keep),
                 found.campaign_id,
                 found.created_at.isoformat(),

@@ -56,7 +56,7 @@ def test_shipped_by_hand_then_delivered(live, cli, nano):
 
 def test_a_planned_one_is_listed_once_with_its_state(live, cli, nano):
     curve = planned(live, nano)
-    assert f"{SHORT} nano tiny topk optimal 17×1 9×3 c1" in cli("schedule", "list")
+    assert f"{SHORT} nano tiny topk optimal chosen 17×1 9×3 c1" in cli("schedule", "list")
     live.lab.store.ship_verified(nano, MINE.digest, "tiny", "c1")
     live.lab.store.note_receipts(nano, [Receipt(MINE.digest, True)])
     listed = cli("schedule", "list")

@@ -41,6 +41,8 @@ def test_contenders_of_a_plan_are_listed_after_what_was_chosen(lab):
     for _ in range(2):
         lab.store.add_plan("c1", board_id, "tiny", "optimal", "topk", "{}", MINE, [second, first, second])
     assert listed(lab, campaign="c1") == [(one.digest, "nano", "optimal", "c1") for one in (MINE, second, first)]
+    lab.store.add_schedule(Schedule("topk", "tiny", 17, 1, [17, 6, 6, 6]))
+    assert [one.choice for one in lab.store.list_schedules()] == ["chosen", "contender", "contender", ""]
 
 
 def test_what_does_not_fit_its_model_is_not_stored(lab):

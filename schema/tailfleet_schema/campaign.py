@@ -194,7 +194,8 @@ class CampaignRequest:
     """One of ``OFFLINE``."""
     verify: int = 3
     """Of each plan, so many points of its front are measured at most: the chosen one, and such as fall back on less
-    where that one misses on the board what was predicted; for the objective ``front``, points spread over it."""
+    where that one misses on the board what was predicted; for the objective ``front``, points spread over it. Under the
+    method ``auto`` what the methods that did not win would have come to is measured besides, unless this is 1."""
 
     def __post_init__(self) -> None:
         check_names("models", self.models)

@@ -80,7 +80,10 @@ def run(
         str | None, typer.Option(metavar="1,2,4,…", help="Batch sizes to choose among, a campaign each.")
     ] = None,
     verify: Annotated[
-        int, typer.Option(metavar="K", help="Points of each plan's front that the board measures at most.")
+        int,
+        typer.Option(
+            metavar="K", help="Points of each plan's front that the board measures at most; of --method auto one more."
+        ),
     ] = CampaignRequest.verify,
     on: Annotated[
         str,

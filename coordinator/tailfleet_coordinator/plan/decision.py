@@ -31,7 +31,8 @@ class PlanInput:
     verified: list[Verified] = field(default_factory=list)
     """What the board, as it is now, measured of earlier schedules of this model."""
     verify: int = 1
-    """Points of the front that are to be measured at most."""
+    """Points of the front that are to be measured at most; if not 1, ``auto`` adds the best of the methods that did not
+    win."""
     labelled: bool = True
     """Whether the images that ``profile`` was judged on have labels; else its top-1 is agreement with the dense
     model."""

@@ -198,7 +198,21 @@ def _by_competition(frame: _Frame, methods: Sequence[str]) -> Plan:
     if plan.schedule is None:
         return replace(plan, verdict=f"{plan.verdict} (compared: {listed(methods, 'and')})")
     ahead = f"{plan.schedule.method} suits best" + (f" ({'; '.join(others)})" if others else "")
-    return replace(plan, verdict=f"{plan.verdict}; {ahead}")
+    second = _second(frame, {method: own for method, own in fronts.items() if method != plan.schedule.method})
+    known = {plan.schedule.digest, *(one.schedule.digest for one in plan.contenders)}
+    further = [one for one in second if one.schedule.digest not in known]
+    return replace(plan, verdict=f"{plan.verdict}; {ahead}", contenders=[*plan.contenders, *further])
+
+
+def _second(frame: _Frame, others: Mapping[str, Candidates]) -> list[Contender]:
+    """What the objective takes of the methods that did not win: losses of two methods are seldom so far apart that
+    calibration images tell which is less, and what the board measures of both does."""
+    objective = frame.given.objective
+    if objective.front or frame.given.verify < 2 or not others:
+        return []
+    own = merged(list(others.values()), frame.dense.ns)
+    chosen = choice.choose(_options(frame, own, listed(list(others), "or")), objective)
+    return [] if chosen.point is None or chosen.refusal is not None else [_contender(frame, own, chosen.point)]
 
 
 def _beside(frame: _Frame, method: str, own: Candidates | None) -> str:

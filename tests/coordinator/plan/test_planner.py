@@ -412,6 +412,22 @@ class TestCompetition:
         assert made.schedule == own.schedule
         assert own.verdict.endswith(f"{winner} suits best")
 
+    def test_what_the_best_of_the_others_would_take_is_measured_too(self, wide_sweep):
+        made = compete(wide_sweep, HALF, (0.2, 0.3), verify=2)
+        assert made.schedule.method == "topk"
+        assert [one.schedule.method for one in made.contenders] == ["topk", "pomt"]
+        alone = compete(wide_sweep, HALF, (0.2, 0.3), competing=["pomt"])
+        second = made.contenders[-1]
+        assert second.schedule == alone.schedule
+        assert (second.predicted_ns, second.expected_drop) == (alone.predicted_ns, alone.expected_drop)
+        # Whoever wants one schedule measured, a front, or has no other method, has none besides.
+        assert compete(wide_sweep, HALF, (0.2, 0.3)).contenders == []
+        whole = compete(wide_sweep, Objective(front=True), (0.2, 0.3), verify=2)
+        assert len(whole.contenders) == 1
+        assert {one.schedule.method for one in compete(wide_sweep, HALF, competing=["pomt"], verify=3).contenders} <= {
+            "pomt"
+        }
+
     def test_it_is_never_worse_than_any_of_its_methods(self, wide_sweep, board):
         for objective in (Objective(max_accuracy_drop=5.0), Objective(utility_alpha=0.5)):
             made = compete(wide_sweep, objective, (0.5, 0.45))

@@ -264,7 +264,7 @@ def _plan(store: Store, tasks: RayTasks, wanted: Sequence[Wanted]) -> None:
     while left:
         begun.update({name: batch for name, batch in planning.batches([*left.values()]) if planning.begin(name, batch)})
         while not (ended := tasks.news()):
-            time.sleep(0.002)
+            time.sleep(0.05)
         for news in ended:
             planning.take(news)
             for one in begun.pop(news.name):

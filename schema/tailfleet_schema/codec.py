@@ -39,7 +39,7 @@ _FIELDS: Dict[Any, Dict[str, Tuple[Any, bool]]] = {}
 
 def dumps(value: Any) -> str:
     """The canonical JSON text of ``value``: sorted keys, no spaces, no NaN, no −0.0."""
-    return json.dumps(encode(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(encode(value))
 
 
 def loads(kind: Type[T], text: Union[str, bytes], path: str = "") -> T:
@@ -59,17 +59,7 @@ def loads(kind: Type[T], text: Union[str, bytes], path: str = "") -> T:
 
 def encode(value: Any) -> Any:
     """``value`` as JSON-ready lists, dicts and scalars. Raises ``DecodeError`` for what JSON cannot hold."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, (list, tuple)):
-        return [encode(item) for item in value]
-    if isinstance(value, dict):
-        return {storable(str(key)): encode(item) for key, item in value.items()}
-    if isinstance(value, str):
-        return storable(value)
-    return _scalar(value)
+    return _ENCODERS[type(value)](value)
 
 
 def decode(kind: Type[T], data: Any, path: str = "") -> T:
@@ -98,6 +88,32 @@ def fields_of(kind: Any) -> Dict[str, Tuple[Any, bool]]:
 def storable(text: str) -> str:
     """``text`` with U+FFFD for every character that ``decode`` refuses."""
     return _UNSTORABLE.sub("\ufffd", text)
+
+
+class _Encoders(Dict[type, Callable[[Any], Any]]):
+    """What encodes values of a type: asked for every part of a value, and so found out once for each type."""
+
+    def __missing__(self, kind: type) -> Callable[[Any], Any]:
+        found = self[kind] = self._of(kind)
+        return found
+
+    def _of(self, kind: type) -> Callable[[Any], Any]:
+        if dataclasses.is_dataclass(kind):
+            names = [field.name for field in dataclasses.fields(kind)]
+            return lambda value: {name: encode(getattr(value, name)) for name in names}
+        if issubclass(kind, Enum):
+            return lambda value: value.value
+        if issubclass(kind, (list, tuple)):
+            return lambda value: [self[type(item)](item) for item in value]
+        if issubclass(kind, dict):
+            return lambda value: {storable(str(key)): encode(item) for key, item in value.items()}
+        if issubclass(kind, str):
+            return storable
+        return _number if kind in (int, float) else _scalar
+
+
+_ENCODERS = _Encoders()
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 # Below, a refusal is told of the part that is decoded; each level that it passes puts its own name before the path, so
@@ -212,16 +228,20 @@ def _scalar(data: Any) -> Any:
         return data
     if isinstance(data, str):
         return _text(data)
+    if isinstance(data, (int, float)):
+        return _number(data)
+    raise DecodeError("", "cannot be written as JSON: {}".format(type(data).__name__))
+
+
+def _number(data: Any) -> Any:
     if isinstance(data, int):
         if not INT64_MIN <= data <= INT64_MAX:
             raise DecodeError("", "does not fit in 64 bits")
         return data
-    if isinstance(data, float):
-        if not math.isfinite(data):
-            raise DecodeError("", "must be finite, not {}".format(data))
-        # −0.0 equals 0.0, and what is equal has one digest.
-        return data + 0.0
-    raise DecodeError("", "cannot be written as JSON: {}".format(type(data).__name__))
+    if not math.isfinite(data):
+        raise DecodeError("", "must be finite, not {}".format(data))
+    # −0.0 equals 0.0, and what is equal has one digest.
+    return data + 0.0
 
 
 def _text(data: str) -> str:

@@ -194,9 +194,11 @@ class Schedule:
     def _check_keep(self) -> None:
         arriving = self.tokens
         for block, kept in enumerate(self.keep):
-            path = "keep[{}]".format(block)
             if block == self.restore_before:
                 arriving = self.tokens
+            if kept == arriving:
+                continue
+            path = "keep[{}]".format(block)
             if kept > arriving:
                 raise ScheduleError("{}, but only {} tokens arrive".format(kept, arriving), path=path)
             least = smallest_reachable(self.method, arriving, self.prefix)

@@ -33,7 +33,7 @@ from tailfleet_coordinator.cluster.planning import Planning, Wanted
 from tailfleet_coordinator.cluster.tasks import RayTasks
 from tailfleet_coordinator.db import migrate
 from tailfleet_coordinator.db.store import Store
-from tailfleet_coordinator.db.tables import BoardTable, CurveTable, JobTable, PlanTable, ReadingTable
+from tailfleet_coordinator.db.tables import BoardTable, ContenderTable, CurveTable, JobTable, PlanTable, ReadingTable
 from tailfleet_coordinator.plan.inference import CurvePoint
 from tailfleet_coordinator.plan.planner import PlanInput, make_plan
 from tailfleet_coordinator.plan.reading import VERSION, Reading
@@ -242,6 +242,7 @@ def timed(fleet: Fleet, state: Path, cores: Sequence[int]) -> tuple[float, float
             for one in _wanted(store, fleet, ["vit-b-112"])[: 2 * len(cores)]:
                 _plan(store, tasks, [one])
             with store.writing() as connection:
+                connection.execute(ContenderTable.__table__.delete())
                 connection.execute(PlanTable.__table__.delete())
             wanted = _wanted(store, fleet, list(MODELS))
             began, before = time.perf_counter(), _core_seconds()
@@ -264,7 +265,7 @@ def _plan(store: Store, tasks: RayTasks, wanted: Sequence[Wanted]) -> None:
     while left:
         begun.update({name: batch for name, batch in planning.batches([*left.values()]) if planning.begin(name, batch)})
         while not (ended := tasks.news()):
-            time.sleep(0.002)
+            time.sleep(0.05)
         for news in ended:
             planning.take(news)
             for one in begun.pop(news.name):

@@ -1,9 +1,10 @@
 import dataclasses
 import json
 import time
+from collections import OrderedDict
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, Dict, List, Optional
+from enum import Enum, IntEnum
+from typing import Any, Dict, List, NamedTuple, Optional
 
 import pytest
 
@@ -178,6 +179,30 @@ def test_what_json_cannot_hold_is_not_encoded():
         codec.dumps([float("inf")])
     with pytest.raises(DecodeError):
         codec.dumps({"a": object()})
+
+
+def test_what_derives_from_a_plain_type_is_written_as_that():
+    class Count(int):
+        pass
+
+    class Share(float):
+        pass
+
+    class Name(str):
+        pass
+
+    class Level(IntEnum):
+        LOW = 1
+
+    class Pair(NamedTuple):
+        a: Any
+        b: Any
+
+    value = [Pair(Count(3), Share(-0.0)), Name("a\0"), Level.LOW, True, None, OrderedDict([(Name("b"), (1, 2.5))])]
+    assert codec.dumps(value) == '[[3,0.0],"a\ufffd",1,true,null,{"b":[1,2.5]}]'.replace("\ufffd", "\\ufffd")
+    for bad in (Count(2**63), Share("nan"), Count):
+        with pytest.raises(DecodeError):
+            codec.encode([bad])
 
 
 def test_dumps_is_canonical():

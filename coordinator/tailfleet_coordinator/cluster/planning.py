@@ -64,9 +64,11 @@ class Planning:
 
     def batches(self, wanted: Sequence[Wanted]) -> Iterator[tuple[str, list[Wanted]]]:
         """Names and boards of the tasks that may be begun now, of those in ``wanted`` that none plans for."""
-        waiting = [one for one in wanted if one.step_id not in self.under_way]
-        for model in dict.fromkeys(one.model.digest for one in waiting):
-            mine = [one for one in waiting if one.model.digest == model]
+        waiting: dict[str, list[Wanted]] = {}
+        for one in wanted:
+            if one.step_id not in self.under_way:
+                waiting.setdefault(one.model.name, []).append(one)
+        for mine in waiting.values():
             alone = [[one] for one in mine if self._crashes[one.step_id]]
             many = [one for one in mine if not self._crashes[one.step_id]]
             for batch in alone + [many[i : i + BOARDS_A_TASK] for i in range(0, len(many), BOARDS_A_TASK)]:

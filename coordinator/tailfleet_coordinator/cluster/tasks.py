@@ -217,8 +217,7 @@ class RayTasks:
     def news(self) -> list[News]:
         """What happened since the last call; does not wait."""
         told = [self._profile_news(name) for name in list(self._profiles)]
-        told += [self._plan_news(name) for name in list(self._plans)]
-        return [news for news in told if news is not None]
+        return [news for news in told if news is not None] + [self._plan_news(name) for name in self._planned()]
 
     def stop(self) -> None:
         """End all tasks."""
@@ -249,10 +248,14 @@ class RayTasks:
             del self._profiles[name]
         return News(name, results, [], ended, failure, crashed, remark) if results or ended or remark else None
 
-    def _plan_news(self, name: str) -> News | None:
+    def _planned(self) -> list[str]:
+        """Names of the planning tasks that have ended: all are asked for at once."""
+        names = {reference: name for name, reference in self._plans.items()}
+        ended, _ = self._ray.wait([*names], num_returns=len(names), timeout=0) if names else ([], [])
+        return [names[reference] for reference in ended]
+
+    def _plan_news(self, name: str) -> News:
         reference = self._plans[name]
-        if not self._ray.wait([reference], timeout=0)[0]:
-            return None
         del self._plans[name]
         try:
             found = self._ray.get(reference)

@@ -220,8 +220,12 @@ class AccuracyProfile:
 
     def is_interpolated(self, schedule: Schedule) -> bool:
         """Whether a reduction of ``schedule`` was not profiled itself."""
-        seen = {(self.blocks[row], self.counts[column]) for row, column in np.argwhere(self.seen)}
-        return any((block, schedule.keep[block]) not in seen for block in schedule.reducing_blocks)
+        return not all(self._saw(block, schedule.keep[block]) for block in schedule.reducing_blocks)
+
+    def _saw(self, block: int, m: int) -> bool:
+        if block not in self.blocks or m not in self.counts:
+            return False
+        return bool(self.seen[self.blocks.index(block), self.counts.index(m)])
 
     def _least(self, block: int) -> float:
         """The fewest tokens whose loss at ``block`` is known, at least by interpolation; ``inf``: none."""
@@ -237,6 +241,8 @@ class AccuracyProfile:
         return lost
 
     def _loss(self, table: _Array, block: int, m: int) -> float:
+        if block in self.blocks:
+            return _at(m, self.counts, table[self.blocks.index(block)], self.tokens, self.dense_top1)
         at_count = [_at(m, self.counts, row, self.tokens, self.dense_top1) for row in table]
         return float(np.interp(block, self.blocks, at_count))
 
@@ -348,7 +354,7 @@ def estimates(dense: Judgement, cells: Sequence[Judgement], classes: int) -> tup
 def _discordant(dense: Judgement, reduced: Judgement) -> int:
     """Images that exactly one of the two gets right; without the single answers as many as must be."""
     if len(dense.correct_bits) == len(reduced.correct_bits) == dense.images:
-        return sum(a != b for a, b in zip(dense.correct_bits, reduced.correct_bits, strict=True))
+        return (int(dense.correct_bits, 2) ^ int(reduced.correct_bits, 2)).bit_count()
     return abs(dense.correct - reduced.correct)
 
 

@@ -7,7 +7,7 @@ losses, and the choice among them (``choice``).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +113,7 @@ def drawn(own: Candidates, chosen: int | None) -> list[FrontPoint]:
     size, latency_ns = len(own), own.latency_ns
     if size > MOST_FRONT_POINTS:
         wanted = np.linspace(latency_ns[0], latency_ns[-1], MOST_FRONT_POINTS - 1)
-        picked = {int(np.argmin(np.abs(latency_ns - ns))) for ns in wanted} | {0, size - 1}
+        picked = {0, size - 1, *np.abs(latency_ns - wanted[:, None]).argmin(axis=1).tolist()}
     else:
         picked = set(range(size))
     if chosen is not None:
@@ -134,7 +134,13 @@ def problem(model: ModelSpec, method: str, latency: LatencyModel, loss: LossMode
 
 def blocks_ns(model: ModelSpec, method: str, latency: LatencyModel, counts: Sequence[int]) -> NDArray[np.float64]:
     """What a block takes from each of ``counts``, descending, to each: (K, K); ``inf`` where ``method`` cannot."""
-    n = np.array(counts)
-    least = np.array([smallest_reachable(method, count, model.geometry.prefix) for count in counts])
-    reachable = (n[None, :] >= least[:, None]) | np.eye(len(n), dtype=bool)
-    return np.where(reachable, latency.blocks_ns(method, counts), np.inf)
+    costs = latency.blocks_ns(method, counts)
+    costs[_out_of_reach(method, model.geometry.prefix, tuple(counts))] = np.inf
+    return costs
+
+
+@lru_cache(maxsize=256)
+def _out_of_reach(method: str, prefix: int, counts: tuple[int, ...]) -> NDArray[np.bool_]:
+    """From which of ``counts`` to which ``method`` cannot: (K, K)."""
+    least = np.array([smallest_reachable(method, count, prefix) for count in counts])
+    return np.asarray(np.array(counts)[None, :] < least[:, None])

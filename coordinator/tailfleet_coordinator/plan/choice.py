@@ -146,19 +146,19 @@ def _budget(objective: Objective, dense: Prediction) -> Prediction | None:
 
 def _fastest(options: Options, most_drop: float) -> Choice:
     """The fastest point that loses at most ``most_drop``."""
-    allowed = np.flatnonzero(options.loss <= most_drop + 1e-9)
     limit = f"{options.method} that keeps {NAMES[options.measure]} within {points(most_drop)}"
-    faster = [int(i) for i in allowed if options.latency_ns[i] < options.dense.ns * (1 - 1e-9)]
-    if not faster:
-        gentle = [int(i) for i in np.flatnonzero(options.latency_ns < options.dense.ns * (1 - 1e-9))]
-        if not gentle:
+    is_faster = options.latency_ns < options.dense.ns * (1 - 1e-9)
+    faster = np.flatnonzero(is_faster & (options.loss <= most_drop + 1e-9))
+    if not len(faster):
+        gentle = np.flatnonzero(is_faster)
+        if not len(gentle):
             return Choice(None, _idle(options))
-        best = min(gentle, key=lambda i: float(options.loss[i]))
+        best = int(gentle[np.argmin(options.loss[gentle])])
         figure = f"the gentlest faster one may lose {points(float(options.loss[best]))}"
         return Choice(
             best, f"no reduction by {limit} is predicted faster than dense{on_statistic(options.on)}; {figure}"
         )
-    best = faster[0]
+    best = int(faster[0])
     prediction = options.predict(best)
     if not beats(prediction, options.dense):
         return Choice(best, f"the best of {limit} is {no_gain(prediction, options.dense, options.on)}")

@@ -7,7 +7,8 @@ Left to others: what the place of a block within a pass makes of its cost, other
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,12 @@ RESTORING_SHARE = 0.06
 it is 0.03 to 0.1, so as much is what it may be off by."""
 
 
+@lru_cache(maxsize=256)
+def falling(size: int) -> NDArray[np.bool_]:
+    """Of ``size`` descending counts, from which to which tokens leave: (K, K)."""
+    return np.triu(np.ones((size, size), dtype=bool), 1)
+
+
 @dataclass(frozen=True)
 class Block:
     """One block of a schedule on quiet: n tokens enter, m leave."""
@@ -62,6 +69,8 @@ class Costs:
     geometry: Geometry
     halves: Halves
     overheads: dict[str, Overhead]
+    _known: dict[tuple[str, int, int, int | None, int], Block] = field(default_factory=dict)
+    """Blocks that were asked for: schedules of one board have most in common."""
 
     def of(self, schedule: Schedule) -> list[Block]:
         """Each block of ``schedule``. Raises ``InputError`` where its method's reduction was not timed."""
@@ -77,9 +86,15 @@ class Costs:
 
         Raises ``InputError`` where ``method`` was not timed.
         """
+        key = method, n, m, None if m == n else number, similar
+        if key not in self._known:
+            self._known[key] = self._block(method, n, m, number, similar)
+        return self._known[key]
+
+    def _block(self, method: str, n: int, m: int, number: int | None, similar: int) -> Block:
         attention_ns, staged_ns = self.halves.attention_ns(n), 0.0
         if m < n:
-            reducing_ns = self.halves.scale.value_ns(n) * self.overhead(method).block_ns(n, m)
+            reducing_ns = float(self.halves.scales[n]) * self.overhead(method).block_ns(n, m)
             stage = self._stage(method, n, m, number, similar)
             staged_ns = STAGED_SHARE * stage * max(0.0, reducing_ns - attention_ns)
             attention_ns = reducing_ns + staged_ns
@@ -92,11 +107,12 @@ class Costs:
         more leave than enter."""
         n = np.array(counts)
         plain = self.halves.attentions_ns[n][:, None]
-        reducing = self.halves.scales[n][:, None] * self.overhead(method).blocks_ns(counts)
+        reducing = self.overhead(method).blocks_ns(counts)
+        reducing *= self.halves.scales[n][:, None]
         if importance_passes(method, 0, self.geometry.depth):
             few = n[:, None] - n[None, :] <= SIMILAR_DROPPED
             reducing -= few * STAGED_SHARE * np.maximum(0.0, reducing - plain)
-        attention: _Floats = np.where(np.triu(np.ones(reducing.shape, dtype=bool), 1), reducing, plain)
+        attention: _Floats = np.where(falling(len(counts)), reducing, plain)
         if method in SIZED_METHODS:
             attention += np.array([self.weighed_ns(method, count) for count in counts])[:, None]
         return attention
@@ -128,9 +144,9 @@ class Costs:
     def _stage(self, method: str, n: int, m: int, number: int | None, similar: int) -> float:
         """By how much a block's passes over the graph exceed their mean over blocks, as a share of it."""
         depth = self.geometry.depth
-        passes = [importance_passes(method, block, depth) for block in range(depth)]
-        if not any(passes):
+        if not importance_passes(method, 0, depth):
             return 0.0
+        passes = [importance_passes(method, block, depth) for block in range(depth)]
         if n - m <= similar:
             # Those that are like others are enough, and nothing is passed on.
             return -1.0

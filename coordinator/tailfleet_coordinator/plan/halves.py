@@ -8,14 +8,14 @@ So a pass that keeps n tokens in every block costs what the curve says, for any 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tailfleet_coordinator.plan.inference import CurvePoint, every_count
-from tailfleet_coordinator.plan.statistics import Measured, PointSummary, measured
+from tailfleet_coordinator.plan.statistics import Measured, PointSummary, by_part
 from tailfleet_schema.curve import SIZED, Part, Unit
 from tailfleet_schema.errors import InputError
 from tailfleet_schema.workload import Geometry
@@ -64,6 +64,12 @@ class Whole:
         return Whole([_times(point, factor(point.tokens)) for point in self.points])
 
     @cached_property
+    def values_ns(self) -> _Floats:
+        """:meth:`value_ns` of 0 to all tokens."""
+        ns = [point.ns for point in self.points]
+        return np.array([ns[0]] * self.points[0].tokens + ns)
+
+    @cached_property
     def _ends(self) -> tuple[int, int]:
         known = [point.tokens for point in self.points if point.measured]
         return known[0], known[-1]
@@ -93,23 +99,31 @@ class Line:
         if self.tokens[0] <= n <= self.tokens[-1] or len(self.tokens) == 1:
             return float(np.interp(n, self.tokens, self.ns))
         near, next_ = (0, 1) if n < self.tokens[0] else (-1, -2)
-        slope = (self.ns[near] - self.ns[next_]) / (self.tokens[near] - self.tokens[next_])
-        return max(self.ns[near] + slope * (n - self.tokens[near]), 0.1 * self.ns[near])
+        return float(self._beyond_ns(np.array(n), near, next_))
 
     def values_ns(self, most: int) -> _Floats:
         """The times at 0 to ``most``: all at once, for who asks for many."""
-        found = np.interp(np.arange(most + 1), self.tokens, self.ns)
-        for n in (*range(min(self.tokens[0], most + 1)), *range(self.tokens[-1] + 1, most + 1)):
-            found[n] = self.value_ns(n)
+        counts = np.arange(most + 1)
+        found = np.interp(counts, self.tokens, self.ns)
+        if len(self.tokens) > 1:
+            first, last = self.tokens[0], self.tokens[-1] + 1
+            found[:first] = self._beyond_ns(counts[:first], 0, 1)
+            found[last:] = self._beyond_ns(counts[last:], -1, -2)
         return found
+
+    def _beyond_ns(self, counts: NDArray[np.int64], near: int, next_: int) -> _Floats:
+        """Along the points ``near`` and ``next_``, the one before it."""
+        slope = (self.ns[near] - self.ns[next_]) / (self.tokens[near] - self.tokens[next_])
+        beyond: _Floats = np.maximum(self.ns[near] + slope * (counts - self.tokens[near]), 0.1 * self.ns[near])
+        return beyond
 
 
 def with_all_tokens(geometry: Geometry, summaries: Sequence[PointSummary]) -> list[PointSummary]:
     """``summaries``, with the sentinel as the curve's full count where that has none."""
     full, known = geometry.tokens, list(summaries)
-    if not any(point.unit.tokens == full for point in measured(known, Part.MODEL)):
+    if not any(p.unit.part is Part.MODEL and p.unit.tokens == full and p.quiet_ns is not None for p in known):
         sentinels = [p for p in known if p.unit.part is Part.SENTINEL and p.unit.tokens == full and not p.unit.label]
-        known += [replace(point, unit=Unit(Part.MODEL, full, full)) for point in sentinels]
+        known += [point._replace(unit=Unit(Part.MODEL, full, full)) for point in sentinels]
     return known
 
 
@@ -137,9 +151,9 @@ class Halves:
         """
         full = geometry.tokens
         known = with_all_tokens(geometry, summaries)
-        curve = measured(known, Part.MODEL)
-        attention, mlp = measured(known, Part.ATTENTION), measured(known, Part.MLP)
-        fixed = measured(known, Part.FIXED)
+        parts = Part.MODEL, Part.FIXED, Part.ATTENTION, Part.MLP
+        of = by_part(known, parts)
+        curve, fixed, attention, mlp = (of.get((part, ""), []) for part in parts)
         for name, points in (("curve", curve), ("fixed part", fixed), ("attention", attention), ("mlp", mlp)):
             if not points:
                 raise InputError(f"the sweep has no point of its {name} to plan on")
@@ -149,20 +163,18 @@ class Halves:
         whole = Whole(every or every_count(known, least, full))
         fixed_ns = min(fixed[0].ns, curve[0].ns)
         lines = Line.through(attention), Line.through(mlp)
+        attention_ns, mlp_ns = (line.values_ns(full) for line in lines)
         counts = sorted({p.unit.tokens for p in attention} & {p.unit.tokens for p in mlp}) or [full]
-        factors = [
-            max((whole.value_ns(n) - fixed_ns) / (lines[0].value_ns(n) + lines[1].value_ns(n)), 1e-3) for n in counts
-        ]
-        dearer = [
-            (p.unit.tokens, p.ns / lines[0].value_ns(p.unit.tokens)) for p in measured(known, Part.ATTENTION, SIZED)
-        ]
+        factors = np.maximum((whole.values_ns - fixed_ns) / (attention_ns + mlp_ns), 1e-3)[counts]
+        sized = of.get((Part.ATTENTION, SIZED), [])
+        dearer = [(p.unit.tokens, float(p.ns / attention_ns[p.unit.tokens])) for p in sized]
         return cls(
             geometry.depth,
             whole,
             fixed_ns,
             *lines,
             Line(*zip(*dearer, strict=True)) if dearer else None,
-            Line(tuple(counts), tuple(factors)),
+            Line(tuple(counts), tuple(factors.tolist())),
         )
 
     def attention_ns(self, n: int) -> float:
@@ -175,16 +187,17 @@ class Halves:
 
     def sized_share(self, n: int) -> float | None:
         """By what share attention that weighs keys by sizes is dearer on n tokens; None where it was not measured."""
-        return None if self.sized is None else self.sized.value_ns(n) - 1.0
-
-    def in_turn_ns(self, n: int) -> float:
-        """One block's attention half on n tokens as it would be timed in turn with the others."""
-        return float(self.attentions_ns[n] / self.scales[n])
+        return None if self.sized is None else float(self._sized[n]) - 1.0
 
     @cached_property
     def attentions_ns(self) -> _Floats:
         """:meth:`attention_ns` of 0 to all tokens."""
         return self._blocks_ns * self._attention_shares
+
+    @cached_property
+    def in_turn_ns(self) -> _Floats:
+        """:meth:`attention_ns` of 0 to all tokens as it would be timed in turn with the other blocks."""
+        return self.attentions_ns / self.scales
 
     @cached_property
     def mlps_ns(self) -> _Floats:
@@ -194,15 +207,23 @@ class Halves:
     @cached_property
     def scales(self) -> _Floats:
         """``scale`` at 0 to all tokens."""
-        return self.scale.values_ns(self.whole.tokens[-1])
+        return self.scale.values_ns(self._full)
+
+    @property
+    def _full(self) -> int:
+        return self.whole.points[-1].tokens
+
+    @cached_property
+    def _sized(self) -> _Floats:
+        assert self.sized is not None
+        return self.sized.values_ns(self._full)
 
     @cached_property
     def _attention_shares(self) -> _Floats:
-        full = self.whole.tokens[-1]
-        attention, mlp = self.attention.values_ns(full), self.mlp.values_ns(full)
+        attention, mlp = self.attention.values_ns(self._full), self.mlp.values_ns(self._full)
         return attention / (attention + mlp)
 
     @cached_property
     def _blocks_ns(self) -> _Floats:
-        whole = np.array([self.whole.value_ns(n) for n in range(self.whole.tokens[-1] + 1)])
+        whole = self.whole.values_ns
         return np.maximum(whole - self.fixed_ns, LEAST_SHARE * whole) / self.depth

@@ -8,7 +8,7 @@ nearest tread's line is continued. Left to others: which places are steps (``tre
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,9 +20,8 @@ LEAST_SHARE = 0.1
 """No inferred time is less than this share of the nearest measured one."""
 
 
-@dataclass(frozen=True)
-class CurvePoint:
-    """The quiet time of the whole model at one count, with a 95 % interval."""
+class CurvePoint(NamedTuple):
+    """The quiet time of the whole model at one count, with a 95 % interval. A tuple: each plan reads hundreds."""
 
     tokens: int
     ns: float

@@ -15,7 +15,7 @@ where a tail has a cliff, ``block_ns`` adds what each half costs at its own fact
 Left to others: measuring, and searching.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -23,14 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailfleet_coordinator.plan.anchors import Context, Seen, contexts
-from tailfleet_coordinator.plan.costs import SIZED_GUESS, STAGED_HALF, STAGED_SHARE, Block, Costs
+from tailfleet_coordinator.plan.costs import SIZED_GUESS, STAGED_HALF, STAGED_SHARE, Block, Costs, falling
 from tailfleet_coordinator.plan.halves import SIZED_METHODS, Halves, Whole
 from tailfleet_coordinator.plan.inference import CurvePoint
 from tailfleet_coordinator.plan.overhead import Overhead
 from tailfleet_coordinator.plan.prediction import Doubt, Prediction
 from tailfleet_coordinator.plan.residuals import Correction, Residual, Verified, corrections, latest
 from tailfleet_coordinator.plan.spread import Spread
-from tailfleet_coordinator.plan.statistics import PointSummary, measured
+from tailfleet_coordinator.plan.statistics import Measured, PointSummary, by_part
 from tailfleet_schema.curve import Part
 from tailfleet_schema.schedule import MID, PLACEMENT, Schedule, importance_passes
 from tailfleet_schema.workload import Geometry
@@ -73,20 +73,20 @@ class LatencyModel:
         Points that ran out of memory are left out. Raises ``InputError`` where the sweep lacks a part.
         """
         halves = Halves.fit(geometry, summaries, every)
-        methods = {p.unit.label for p in summaries if p.unit.part is Part.REDUCE}
-        pairs = {method: measured(summaries, Part.REDUCE, method) for method in sorted(methods)}
+        known = by_part(summaries, (Part.REDUCE, Part.SCHEDULE))
         overheads = {
-            method: Overhead.fit(geometry.tokens, geometry.depth, halves.in_turn_ns, points)
-            for method, points in pairs.items()
-            if points
+            method: Overhead.fit(geometry.tokens, geometry.depth, halves.in_turn_ns, known[Part.REDUCE, method])
+            for method in sorted(label for part, label in known if part is Part.REDUCE)
         }
         chosen = Spread.quiet(geometry.tokens) if spread is None else spread
         plain = cls(geometry, halves, overheads, chosen, {})
-        return replace(plain, contexts=plain._contexts(summaries, anchors))
+        return replace(plain, contexts=plain._contexts(known, anchors))
 
     def corrected(self, verified: Sequence[Verified]) -> "LatencyModel":
         """This model with what earlier verifications on the same board, in the same state, left between prediction and
         measurement; itself where they are too few."""
+        if not verified:
+            return self
         quiet = replace(self, spread=Spread.quiet(self.geometry.tokens), corrections={})
         dense_ns, seen = quiet.dense.ns, []
         for one in latest(verified):
@@ -110,7 +110,7 @@ class LatencyModel:
         """What a pass costs outside its blocks, on quiet."""
         return self.halves.fixed_ns
 
-    @property
+    @cached_property
     def dense(self) -> Prediction:
         """The unreduced model: measured, not predicted."""
         full = self.geometry.tokens
@@ -145,20 +145,26 @@ class LatencyModel:
 
         Raises ``InputError`` where ``method`` was not timed.
         """
-        size, n = len(counts), np.array(counts)
-        reduced = np.triu(np.ones((size, size), dtype=bool), 1)
+        n, reduced = np.array(counts), falling(len(counts))
         attention = self.costs.attentions_ns(method, counts)
-        mlp_tokens = np.broadcast_to(n[None, :] if PLACEMENT[method] == MID else n[:, None], (size, size))
         context, correction = self.contexts.get(method), self.corrections.get(method)
-        factor = np.full((size, size), 1.0 if correction is None else 1.0 + correction.share)
-        if context is not None:
-            factor += np.where(reduced, context.reducing, context.behind)
+        alike = 1.0 if correction is None else 1.0 + correction.share
+        of_reducing, of_behind = (0.0, 0.0) if context is None else (context.reducing, context.behind)
+        factor = np.where(reduced, alike + of_reducing, alike + of_behind)
         factor[:, n == self.geometry.tokens] = 1.0
         share_ns = self.fixed_ns / self.geometry.depth
-        on = np.array([self.spread.factor(count) for count in counts])
-        at_mlp = on[None, :] if PLACEMENT[method] == MID else on[:, None]
-        costs = on[:, None] * (factor * attention + share_ns) + at_mlp * factor * self.halves.mlps_ns[mlp_tokens]
-        return np.where(reduced | np.eye(size, dtype=bool), costs - share_ns, np.inf)
+        on, mlp_ns = np.array([self.spread.factor(count) for count in counts]), self.halves.mlps_ns[n]
+        at_mlp = np.s_[None, :] if PLACEMENT[method] == MID else np.s_[:, None]
+        # In place: for hundreds of counts these are the largest arrays of a plan.
+        costs = np.multiply(factor, attention, out=attention)
+        costs += share_ns
+        costs *= on[:, None]
+        factor *= on[at_mlp]
+        factor *= mlp_ns[at_mlp]
+        costs += factor
+        costs -= share_ns
+        costs[falling(len(counts)).T] = np.inf
+        return costs
 
     def predict(self, schedule: Schedule) -> Prediction:
         """The cost of ``schedule``. Raises ``InputError`` where its method's reduction was not timed."""
@@ -200,7 +206,7 @@ class LatencyModel:
         reducing = [block for block in blocks if block.m < block.n]
         if reducing:
             overhead, (reducing_ns, behind_ns, _) = self.costs.overhead(method), self._in_parts(blocks)
-            parts.append(sum(self.halves.scale.value_ns(one.n) * overhead.half_ns(one.n, one.m) for one in reducing))
+            parts.append(sum(float(self.halves.scales[one.n]) * overhead.half_ns(one.n, one.m) for one in reducing))
             parts.append(sum(one.staged_ns for one in reducing) * STAGED_HALF / STAGED_SHARE)
             unseen_ns = MODEL_ERROR * (reducing_ns + behind_ns)
             parts.append(
@@ -210,11 +216,13 @@ class LatencyModel:
                 parts.append(self.corrections[method].half_share * (reducing_ns + behind_ns))
         return float(np.linalg.norm(parts))
 
-    def _contexts(self, summaries: Sequence[PointSummary], anchors: Iterable[Schedule]) -> dict[str, Context]:
+    def _contexts(
+        self, known: Mapping[tuple[Part, str], Sequence[Measured]], anchors: Iterable[Schedule]
+    ) -> dict[str, Context]:
         """From the schedules that the sweep timed; of a model without contexts."""
         seen = []
         for schedule in anchors:
-            timed = measured(summaries, Part.SCHEDULE, schedule.digest)
+            timed = known.get((Part.SCHEDULE, schedule.digest))
             if timed and schedule.method in self.overheads:
                 reducing_ns, behind_ns, ns = self._in_parts(self.costs.of(schedule))
                 excess_ns = timed[0].ns - ns

@@ -9,7 +9,7 @@ The addition may be negative: a method that computes only the kept tokens' queri
 reducing block cheaper than plain attention. It never makes it cheaper than attention on m tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -21,6 +21,8 @@ from tailfleet_coordinator.plan.statistics import CONFIDENCE, Measured
 LEAST_NOISE = 0.01
 """Pairs are trusted to this share of the attention at all tokens, at best: the form is an approximation."""
 
+_CENTRAL = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+
 _Array = NDArray[np.float64]
 
 
@@ -29,8 +31,8 @@ class Overhead:
     """The fitted addition of one method to one block; times in ns."""
 
     full_tokens: int
-    attention_ns: Callable[[int], float]
-    """One block's attention half on n tokens."""
+    attention_ns: _Array  # (N + 1,)
+    """One block's attention half on 0 to N tokens."""
     weights: _Array  # (6,)
     covariance: _Array  # (6, 6)
     least_kept_share: float
@@ -39,19 +41,15 @@ class Overhead:
     """Smallest n that was timed."""
 
     @classmethod
-    def fit(
-        cls, full_tokens: int, depth: int, attention_ns: Callable[[int], float], pairs: Sequence[Measured]
-    ) -> "Overhead":
+    def fit(cls, full_tokens: int, depth: int, attention_ns: _Array, pairs: Sequence[Measured]) -> "Overhead":
         """From REDUCE points (at least one), whose times are of all ``depth`` blocks together."""
-        scale = attention_ns(full_tokens)
-        n, m = (
-            np.array(counts, dtype=float) for counts in zip(*((p.unit.tokens, p.unit.kept) for p in pairs), strict=True)
-        )
-        before, after = (np.array([attention_ns(int(count)) for count in counts]) for counts in (n, m))
+        scale = attention_ns[full_tokens]
+        n, m = np.array([(p.unit.tokens, p.unit.kept) for p in pairs]).T
+        before, after = attention_ns[n], attention_ns[m]
         u, r = n / full_tokens, (n - m) / full_tokens
         rows = np.column_stack([np.ones(len(pairs)), u, u * u, r, u * r, (after - before) / scale])
         added = np.array([p.ns for p in pairs]) / depth - before
-        deviation = np.array([p.half_ns for p in pairs]) / depth / NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+        deviation = np.array([p.half_ns for p in pairs]) / depth / _CENTRAL
         noise = np.maximum(deviation, LEAST_NOISE * scale)
         # Coefficients are of the order of a block's whole attention, hardly more: the prior.
         precision = (rows / noise[:, None]).T @ (rows / noise[:, None]) + np.eye(rows.shape[1]) / scale**2
@@ -67,31 +65,36 @@ class Overhead:
     def block_ns(self, n: int, m: int) -> float:
         """One block's attention half that leaves m of n tokens."""
         features = _features(self.full_tokens, self.attention_ns, n, m)
-        return max(self.attention_ns(n) + float(features @ self.weights), self.attention_ns(m))
+        return float(max(self.attention_ns[n] + features @ self.weights, self.attention_ns[m]))
 
     def blocks_ns(self, counts: Sequence[int]) -> _Array:
         """:meth:`block_ns` from each of ``counts`` to each: (K, K)."""
-        n, full = np.array(counts, dtype=float), self.full_tokens
-        attention = np.array([self.attention_ns(count) for count in counts])
+        n, full = np.array(counts), self.full_tokens
+        attention = self.attention_ns[n]
         u, r = n[:, None] / full, (n[:, None] - n[None, :]) / full
-        saved = (attention[None, :] - attention[:, None]) / self.attention_ns(full)
+        saved = (attention[None, :] - attention[:, None]) / self.attention_ns[full]
         constant, linear, square, dropped, both, steps = self.weights
-        added = constant + linear * u + square * u * u + dropped * r + both * u * r + steps * saved
-        least: _Array = np.maximum(attention[:, None] + added, attention[None, :])
+        # In place: for hundreds of counts these are the largest arrays of a plan.
+        added = constant + linear * u + square * u * u + dropped * r
+        added += both * u * r
+        saved *= steps
+        added += saved
+        added += attention[:, None]
+        least: _Array = np.maximum(added, attention[None, :], out=added)
         return least
 
     def half_ns(self, n: int, m: int) -> float:
         """Half of the interval of :meth:`block_ns` that the fit is the cause of."""
         features = _features(self.full_tokens, self.attention_ns, n, m)
         deviation = float(np.sqrt(features @ self.covariance @ features))
-        return deviation * NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+        return deviation * _CENTRAL
 
     def covers(self, n: int, m: int) -> bool:
         """Whether reductions about as deep, from about as few tokens, were timed."""
         return m / n >= 0.8 * self.least_kept_share and n >= 0.8 * self.least_tokens
 
 
-def _features(full_tokens: int, attention_ns: Callable[[int], float], n: int, m: int) -> _Array:
+def _features(full_tokens: int, attention_ns: _Array, n: int, m: int) -> _Array:
     u, r = n / full_tokens, (n - m) / full_tokens
-    saved = (attention_ns(m) - attention_ns(n)) / attention_ns(full_tokens)
+    saved = (attention_ns[m] - attention_ns[n]) / attention_ns[full_tokens]
     return np.array([1.0, u, u * u, r, u * r, saved])

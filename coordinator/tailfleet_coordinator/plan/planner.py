@@ -293,9 +293,14 @@ def _accepted(frame: _Frame, own: Candidates, point: int, front: list[FrontPoint
         prediction.low_ns,
         prediction.high_ns,
         profile.expected_drop(schedule) if profile is not None else None,
-        PREDICTED_ONLY + _figures(frame, schedule, prediction, own.knobs.get(schedule.digest)),
+        PREDICTED_ONLY + _figures(frame, schedule, prediction, _setting(own, schedule)),
         front,
     )
+
+
+def _setting(own: Candidates, schedule: Schedule) -> str | None:
+    """Of the knob that gave ``schedule``; a search has none."""
+    return own.knobs.get(schedule.digest) if own.knobs else None
 
 
 def _refusal(

@@ -8,6 +8,7 @@ besides. Left to others: what a schedule costs (``latency``), and where readings
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tailfleet_coordinator.plan.halves import with_all_tokens
 from tailfleet_coordinator.plan.inference import CurvePoint, every_count
@@ -73,18 +74,17 @@ class Reading:
     def loads(cls, text: str) -> "Reading":
         """From the text of :meth:`dumps`, by the same version."""
         told = json.loads(text)
-        return cls(
-            tuple(
-                PointSummary(
-                    Unit(_PARTS[part], tokens, kept, label), ns, low, high, None, None, None, 0, 0,
-                    "oom" if ns is None else "ok",
-                )
-                for part, label, tokens, kept, ns, low, high in told["points"]
-            ),
-            tuple(CurvePoint(tokens, ns, low, high, bool(seen)) for tokens, ns, low, high, seen in told["whole"]),
-            tuple(told["candidates"]),
-            told["unstable"],
-        )  # fmt: skip
+        points = [
+            PointSummary(
+                _unit(part, label, tokens, kept), ns, low, high, None, None, None, 0, 0, "oom" if ns is None else "ok"
+            )
+            for part, label, tokens, kept, ns, low, high in told["points"]
+        ]
+        whole = [CurvePoint(tokens, ns, low, high, bool(seen)) for tokens, ns, low, high, seen in told["whole"]]
+        return cls(tuple(points), tuple(whole), tuple(told["candidates"]), told["unstable"])
 
 
-_PARTS = {part.value: part for part in Part}
+@lru_cache(maxsize=4096)
+def _unit(part: str, label: str, tokens: int, kept: int) -> Unit:
+    """Checked once: all boards time the same units of a model."""
+    return Unit(Part(part), tokens, kept, label)

@@ -79,14 +79,21 @@ def search(problem: Problem, within_ns: float = np.inf, price_ns: float = 0.0, w
     priced = np.where(allowed, problem.block_ns + price_ns * loss, np.inf)
     # A little slack: sums in another order differ in the last digits.
     most = min(within_ns * (1 + 1e-12), float(np.finfo(float).max)) - _least_rest(priced)
+    # By where they lead to: all ways on are looked at state by state.
+    ns_to, loss_to, priced_to = (np.ascontiguousarray(one.swapaxes(-1, -2)) for one in (problem.block_ns, loss, priced))
     nothing: _Ints = np.zeros(1, dtype=np.int64)
     layers = [_Layer(nothing, nothing, np.array([problem.fixed_ns]), np.zeros(1))]
     for block in range(depth):
         before = layers[-1]
+        lost = before.loss + loss_to[block].take(before.state, axis=1)  # (K, F)
         so_far = before.ns + price_ns * before.loss
-        inside = so_far[None, :] + priced[block].T[:, before.state] <= most[block + 1][:, None]  # (K, F)
-        to, way = inside.nonzero()
-        layers.append(_further(before, to, way, problem.block_ns, loss[block], within_loss))
+        inside = so_far + priced_to[block].take(before.state, axis=1) <= most[block + 1][:, None]
+        if within_loss < np.inf:
+            inside &= lost <= within_loss
+        ways = inside.ravel().nonzero()[0]
+        to, way = np.divmod(ways, len(so_far))
+        ns = before.ns + ns_to.take(before.state, axis=1)
+        layers.append(_best(to, way, ns.ravel()[ways], lost.ravel()[ways]))
     last = layers[-1]
     best = undominated(last.ns, last.loss)
     return Front(last.ns[best], last.loss[best], best, tuple(layers[1:]), problem.counts)
@@ -107,17 +114,12 @@ def undominated(ns: _Floats, loss: _Floats) -> _Ints:
     return order[better]
 
 
-def _further(layer: _Layer, to: _Ints, before: _Ints, block_ns: _Floats, loss: _Floats, within_loss: float) -> _Layer:
+def _best(to: _Ints, before: _Ints, ns: _Floats, loss: _Floats) -> _Layer:
     """Of ways that go on from ``before`` to the states ``to``, ascending, the front at each state."""
-    state = layer.state[before]
-    ns, lost = layer.ns[before] + block_ns[state, to], layer.loss[before] + loss[state, to]
-    if within_loss < np.inf:
-        inside = (lost <= within_loss).nonzero()[0]
-        to, before, ns, lost = to[inside], before[inside], ns[inside], lost[inside]
     # Shifted so far apart that none of one state beats one of another, the fronts of all are found as one.
     down = to.max(initial=0) - to
-    best = undominated(ns + to * (2.0 * ns.max(initial=1.0)), lost + down * (2.0 * lost.max(initial=1.0)))
-    return _Layer(to[best], before[best], ns[best], lost[best])
+    best = undominated(ns + to * (2.0 * ns.max(initial=1.0)), loss + down * (2.0 * loss.max(initial=1.0)))
+    return _Layer(to[best], before[best], ns[best], loss[best])
 
 
 def _least_rest(costs: _Floats) -> _Floats:

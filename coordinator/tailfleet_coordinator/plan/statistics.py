@@ -7,7 +7,7 @@ calls were disturbed, and whether a sweep is stable (the schema's ``quiet``), in
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,9 @@ CONFIDENCE = 0.95
 """Of every interval in planning."""
 
 
-@dataclass(frozen=True)
-class PointSummary:
-    """What was measured of one unit. All figures are None, calls and rounds 0, where ``status`` is ``oom``."""
+class PointSummary(NamedTuple):
+    """What was measured of one unit. All figures are None, calls and rounds 0, where ``status`` is ``oom``. A tuple:
+    each plan reads hundreds."""
 
     unit: Unit
     quiet_ns: float | None
@@ -38,8 +38,7 @@ class PointSummary:
     status: str
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """A point with figures: the quiet time of ``unit`` and half of its interval."""
 
     unit: Unit
@@ -66,16 +65,19 @@ def summarise(results: Sequence[UnitResult], judged: quiet.Judged | None = None)
 
 def measured(points: Iterable[PointSummary], part: Part, label: str = "") -> list[Measured]:
     """The points of ``part`` (and method) that have figures, by tokens and kept."""
-    chosen = [
-        Measured(p.unit, p.quiet_ns, max(p.quiet_high_ns - p.quiet_ns, p.quiet_ns - p.quiet_low_ns))
-        for p in points
-        if p.unit.part is part
-        and p.unit.label == label
-        and p.quiet_ns is not None
-        and p.quiet_low_ns is not None
-        and p.quiet_high_ns is not None
-    ]
-    return sorted(chosen, key=lambda m: (m.unit.tokens, m.unit.kept))
+    return by_part((p for p in points if p.unit.label == label), (part,)).get((part, label), [])
+
+
+def by_part(points: Iterable[PointSummary], parts: Sequence[Part]) -> dict[tuple[Part, str], list[Measured]]:
+    """:func:`measured` of each of ``parts``, and each label, that has such points."""
+    found: dict[tuple[Part, str], list[Measured]] = {}
+    for p in points:
+        if p.unit.part not in parts:
+            continue
+        if p.quiet_ns is not None and p.quiet_low_ns is not None and p.quiet_high_ns is not None:
+            one = Measured(p.unit, p.quiet_ns, max(p.quiet_high_ns - p.quiet_ns, p.quiet_ns - p.quiet_low_ns))
+            found.setdefault((p.unit.part, p.unit.label), []).append(one)
+    return {key: sorted(own, key=lambda m: (m.unit.tokens, m.unit.kept)) for key, own in found.items()}
 
 
 def low_quantile(call_ns: Sequence[int] | NDArray[np.float64]) -> float:

@@ -12,6 +12,7 @@ from tailfleet_coordinator.cluster.tasks import News
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.errors import Blame
 from tailfleet_schema.job import Failure
+from tailfleet_schema.workload import ModelSpec
 
 
 @pytest.fixture
@@ -74,6 +75,20 @@ def test_only_so_many_tasks_wait_at_a_time(lab, campaigning, fleet, swept, monke
     assert len(plan_tasks(campaigning)) == 4
     campaigning.run(*fleet.values(), driver=driver)
     assert set(phases(lab).values()) == {"done"}
+
+
+def test_to_wait_for_a_task_costs_a_board_next_to_nothing(lab, campaigning, swept, monkeypatch):
+    """Thousands wait at every look: their models' digests alone took longer than the plans."""
+    driver = swept(models=["tiny", "seeing"])
+    monkeypatch.setattr(campaigning.tasks, "plan", lambda name, inputs: None)
+    monkeypatch.setattr(planning, "MOST_TASKS", 0)
+    driver.advance()
+    waiting = [one for one, _ in driver._wanted]
+    monkeypatch.setattr(ModelSpec, "digest", property(lambda model: pytest.fail("a digest was taken")))
+    monkeypatch.setattr(planning, "MOST_TASKS", 9)
+    batches = [batch for _, batch in driver._planning.batches(waiting)]
+    assert [{one.model.name for one in batch} for batch in batches] == [{"tiny"}, {"seeing"}]
+    assert [one for batch in batches for one in batch] == sorted(waiting, key=lambda one: one.model.name != "tiny")
 
 
 def test_a_curve_that_cannot_be_planned_on_fails_its_board_and_no_other(lab, campaigning, fleet, swept, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from plan_board import GEOMETRY, profile_results, schedule
 
-from tailfleet_coordinator.plan.accuracy import AccuracyProfile, TokenWork, loss_of
+from tailfleet_coordinator.plan.accuracy import AccuracyProfile, TokenWork, estimates, loss_of
 from tailfleet_schema.curve import Judgement, UnitResult
 from tailfleet_schema.errors import InputError
 
@@ -90,6 +90,15 @@ def test_between_profiled_places_it_interpolates_and_beyond_it_refuses():
     assert not profile.allows(1, 19)
     assert not profile.allows(2, 19)
     assert not profile.allows(11, 128)
+
+
+def test_images_that_change_either_way_make_a_figure_less_sure():
+    """As many are right as before, but not the same ones."""
+    dense = Judgement(8, 4, 8, 0.0, "board", "11110000")
+    same, moved = (Judgement(8, 4, 8, 0.01, "board", bits) for bits in ("11110000", "00001111"))
+    _, deviation = estimates(dense, [same, moved], classes=10)
+    # All eight changed: that is nine times the variance of none.
+    assert np.subtract(*deviation**-2.0) == pytest.approx((1 - 1 / 9) / 12.5**2)
 
 
 def test_without_single_answers_it_works_from_counts():

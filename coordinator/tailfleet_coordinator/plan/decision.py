@@ -48,6 +48,8 @@ class Contender:
     predicted_high_ns: float
     expected_drop: float | None
     verdict: str
+    drop_error: float | None = None
+    """As of a plan."""
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,5 @@ class Plan:
     front: list[FrontPoint] = field(default_factory=list)
     on: Statistic = Statistic.QUIET
     contenders: list[Contender] = field(default_factory=list)
+    drop_error: float | None = None
+    """Points that such guesses as ``expected_drop`` err by, on whole schedules that the profile was not fitted to."""

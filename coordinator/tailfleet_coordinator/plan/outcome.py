@@ -109,6 +109,7 @@ def _alternatives(plan: Plan) -> list[Plan]:
             predicted_low_ns=other.predicted_low_ns,
             predicted_high_ns=other.predicted_high_ns,
             expected_drop=other.expected_drop,
+            drop_error=other.drop_error,
             verdict=other.verdict,
         )
         for other in plan.contenders
@@ -245,6 +246,7 @@ def _after_measuring(
     if drop is not None:
         name = NAMES[row.measure]
         figures += f"; loses {points(drop)} of {name}" if drop > 0 else f"; {name} {_kept_words(drop)}"
+        figures += _expected_words(plan)
         if row.measure is Measure.AGREEMENT and row.kl_nats is not None:
             figures += f" (on images without labels; KL {row.kl_nats:.2g} nats)"
     limit = objective.drop_limit(row.measure)
@@ -261,6 +263,13 @@ def _after_measuring(
         over = f"{in_ms(time.value)} measured against a budget of {in_ms(budget_ns)}{on}"
         return False, f"{DO_NOT_PRUNE}it does not meet the budget, {over}: {figures}"
     return True, f"{PRUNE}{figures}"
+
+
+def _expected_words(plan: Plan) -> str:
+    if plan.expected_drop is None:
+        return ""
+    error = "" if plan.drop_error is None else f" ± {plan.drop_error:.1f}"
+    return f", expected to lose {plan.expected_drop:.1f}{error}"
 
 
 def _kept_words(drop: float) -> str:

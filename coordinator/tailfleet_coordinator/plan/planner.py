@@ -261,7 +261,9 @@ def _chosen(frame: _Frame, own: Candidates, words: str) -> Plan:
 def _contender(frame: _Frame, own: Candidates, point: int) -> Contender:
     plan = _accepted(frame, own, point, [])
     low_ns, high_ns = plan.predicted_low_ns, plan.predicted_high_ns
-    return Contender(own.schedule(point), plan.predicted_ns, low_ns, high_ns, plan.expected_drop, plan.verdict)
+    return Contender(
+        own.schedule(point), plan.predicted_ns, low_ns, high_ns, plan.expected_drop, plan.verdict, plan.drop_error
+    )
 
 
 def _by_rule(frame: _Frame) -> Plan:
@@ -295,6 +297,7 @@ def _accepted(frame: _Frame, own: Candidates, point: int, front: list[FrontPoint
         profile.expected_drop(schedule) if profile is not None else None,
         PREDICTED_ONLY + _figures(frame, schedule, prediction, _setting(own, schedule)),
         front,
+        drop_error=None if profile is None or profile.held_out is None else profile.held_out.error,
     )
 
 

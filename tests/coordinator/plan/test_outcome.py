@@ -36,13 +36,22 @@ def test_measured_beside_dense_of_the_same_rounds(board):
     assert gentle.measured_low_ns < gentle.measured_ns < gentle.measured_high_ns
     assert (gentle.top1_dense, gentle.top1_pruned, gentle.top1_computed_on) == (97.5, 97.0, "board")
     assert gentle.verdict.startswith("prune: measured ")
-    assert gentle.verdict.endswith("loses 0.5 points of top-1")
+    assert gentle.verdict.endswith("loses 0.5 points of top-1, expected to lose 0.4")
     assert gentle.recommended
     assert not fast.recommended
     assert fast.verdict.startswith("do not prune: more than the 1.0 points of top-1 that may be lost")
     assert refused.verdict == REFUSED.verdict
     assert refused.schedule_digest is refused.measured_ns is refused.speedup is None
     assert refused.top1_dense == 97.5
+
+
+def test_what_the_guess_errs_by_elsewhere_is_told_beside_what_was_lost(board):
+    results = board.verification([FAST, GENTLE], judged=True, top1={FAST.digest: 389, GENTLE.digest: 380})
+    contender = Contender(FAST, 7e6, 6.9e6, 7.1e6, 0.6, "predicted only: …", 0.3)
+    made = dataclasses.replace(planned(GENTLE), drop_error=0.2, contenders=[contender])
+    (row,) = rows_of([("topk", made)], results)
+    assert "loses 0.2 points of top-1, expected to lose 0.6 ± 0.3" in row.verdict
+    assert "loses 2.5 points of top-1, expected to lose 0.4 ± 0.2" in row.verdict
 
 
 def test_slower_than_dense_is_said_with_what_was_predicted():
@@ -88,7 +97,8 @@ class TestImagesWithoutLabels:
         assert (gentle.agreement_dense, gentle.agreement_pruned, gentle.kl_nats) == (100.0, 99.0, 0.03)
         assert gentle.agreement_computed_on == "board"
         assert gentle.verdict.endswith(
-            "loses 1.0 points of agreement with the dense model (on images without labels; KL 0.03 nats)"
+            "loses 1.0 points of agreement with the dense model, expected to lose 0.4 (on images without labels; KL"
+            " 0.03 nats)"
         )
         # Of what meets the budget, that which agrees most.
         assert [row.recommended for row in (fast, gentle, refused)] == [False, True, False]

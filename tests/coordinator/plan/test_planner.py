@@ -74,6 +74,7 @@ def test_limits_and_fronts_are_of_the_composition_where_whole_schedules_were_jud
     assert loss_of(losses, made.schedule) <= 5.0
     assert all(point.loss == pytest.approx(loss_of(losses, schedule(point.keep))) for point in made.front)
     assert f"such figures err by ±{losses.held_out.error:.1f} points on 20 random schedules" in made.verdict
+    assert made.drop_error == losses.held_out.error
     additive = plan(board, limit, profile=alone, dataset="d", sweep=sweep)
     assert "err by" not in additive.verdict
     # Of all that may lose so much the fastest: searched, not only ranked anew.

@@ -446,8 +446,8 @@ class Fleet(Connection):
     def schedules(
         self, board: str | None = None, model: str | None = None, campaign: str | None = None
     ) -> pandas.DataFrame:
-        """One row for each planned schedule, board and campaign, and for each added one that no campaign planned, with
-        these left empty; ``keep`` is a list of counts as JSON."""
+        """One row for each schedule that was planned, chosen or as a contender, board and campaign, and for each added
+        one that no campaign planned, with these left empty; ``keep`` is a list of counts as JSON."""
         wanted = {"board": board, "model": model, "campaign": campaign}
         return _with_times(self._columns("/v1/schedules", SCHEDULE_COLUMNS, wanted), "planned_at")
 

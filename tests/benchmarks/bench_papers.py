@@ -144,8 +144,8 @@ def cells_of(board: Board, subject: Subject, artifacts: str, quick: bool) -> lis
     knobs = positions(model, swept, subject.profile)
     every = [one.schedule for some in knobs.values() for one in some]
     expected = predicted(model, swept, every) if board.profile is None else true_shares(board, model, every)
-    few = slice(2, 3) if quick else slice(None)
-    plans = {budget: plan(board, subject, swept, budget) for budget in budgets(expected)[few]}
+    asked = budgets(expected)[2:3] if quick else budgets(expected)
+    plans = {budget: plan(board, subject, swept, budget) for budget in asked}
     ours = {budget: points(one) for budget, one in plans.items()}
     wanted = [schedule for few in ours.values() for schedule in few]
     if board.profile is None:

@@ -69,7 +69,9 @@ class Costs:
     geometry: Geometry
     halves: Halves
     overheads: dict[str, Overhead]
-    _known: dict[tuple[str, int, int, int | None, int], Block] = field(default_factory=dict)
+    _known: dict[tuple[str, int, int, int | None, int], Block] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     """Blocks that were asked for: schedules of one board have most in common."""
 
     def of(self, schedule: Schedule) -> list[Block]:

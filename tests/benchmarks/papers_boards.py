@@ -14,10 +14,11 @@ from tests.benchmarks.bench_prediction import results_of
 from tailfleet_coordinator.library.truth import true_ns
 from tailfleet_coordinator.plan import design
 from tailfleet_coordinator.plan.anchors import anchors
-from tailfleet_coordinator.plan.statistics import measured, summarise
+from tailfleet_coordinator.plan.outcome import verified_of
+from tailfleet_coordinator.plan.residuals import Verified
 from tailfleet_schema.board import BoardKind
 from tailfleet_schema.campaign import Objective, SweepSettings
-from tailfleet_schema.curve import JUDGED_PARTS, Part, UnitResult
+from tailfleet_schema.curve import JUDGED_PARTS, UnitResult
 from tailfleet_schema.job import Effort, Job, JobKind
 from tailfleet_schema.schedule import Schedule, dense
 from tailfleet_schema.workload import ModelSpec, Workload
@@ -74,10 +75,10 @@ def sweep(board: Board, model: ModelSpec, methods: Sequence[str], artifacts: str
     return results_of(job, artifacts, board.profile)
 
 
-def shares(
+def verify(
     board: Board, model: ModelSpec, schedules: Sequence[Schedule], artifacts: str, quick: bool
-) -> dict[str, float]:
-    """What each of ``schedules`` was measured to take, by digest, as a share of dense in the same rounds: one
+) -> list[Verified]:
+    """What each of ``schedules``, none of them dense, was measured to take as a share of dense in the same rounds: one
     verification of all of them, on quiet."""
     whole = dense(model.name, model.geometry)
     distinct = list({schedule.digest: schedule for schedule in [whole, *schedules]}.values())
@@ -88,13 +89,7 @@ def shares(
         "papers-verify", JobKind.VERIFY, board.workload(model), design.schedule_units(distinct), rounds, calls,
         2, schedules=distinct, effort=None if quick else Effort(budget_seconds=budget),
     )  # fmt: skip
-    points = summarise(results_of(job, artifacts, board.profile))
-    quiet = {
-        point.unit.label: point.ns
-        for digest in (s.digest for s in distinct)
-        for point in measured(points, Part.SCHEDULE, digest)
-    }
-    return {digest: ns / quiet[whole.digest] for digest, ns in quiet.items()}
+    return verified_of(distinct, results_of(job, artifacts, board.profile))
 
 
 def true_shares(board: Board, model: ModelSpec, schedules: Sequence[Schedule]) -> dict[str, float]:

@@ -169,3 +169,42 @@ def test_what_the_helper_cannot_do_is_said_as_its_own_sentence(make_job, tmp_pat
     failing = pytest.raises(InputError, match="unknown method 'magic'")
     with Helper(make_job(backend="onnxruntime"), "") as helper, failing:
         helper.write(str(tmp_path), "explicit", ["reduce-magic"])
+
+
+@pytest.mark.parametrize(
+    ("graphs", "cores", "free_bytes", "expected"),
+    [
+        (40, 8, float("inf"), 4),
+        (40, 2, float("inf"), 2),
+        (11, 8, float("inf"), 2),
+        (3, 8, float("inf"), 1),
+        (0, 8, float("inf"), 1),
+        (40, 8, 5 * 1024.0**3, 3),
+        (40, 8, 1024.0**3, 1),
+    ],
+)
+def test_helpers_are_as_many_as_graphs_cores_and_memory_allow(
+    make_job, monkeypatch, graphs, cores, free_bytes, expected
+):
+    from tailfleet_agent.worker.backends import memory, onnx_helper
+
+    monkeypatch.setattr(onnx_helper.os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(memory, "free_bytes", lambda: free_bytes)
+    with onnx_helper.Helper(make_job(backend="onnxruntime"), "") as helper:
+        assert helper._wanted(graphs) == expected
+
+
+def test_helpers_share_graphs_and_each_says_what_it_cannot_do(make_job, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    from tailfleet_agent.worker.backends import onnx_helper
+
+    monkeypatch.setattr(onnx_helper, "EACH", 1)
+    monkeypatch.setattr(onnx_helper.os, "sched_getaffinity", lambda _: {0, 1})
+    with onnx_helper.Helper(make_job(backend="onnxruntime"), "") as helper:
+        helper.write(str(tmp_path), "explicit", ["fixed", "mlp"])
+        assert len(helper._processes) == 2
+        assert {"fixed.onnx", "mlp.onnx", "images.npy", "tokens.npy"} <= {path.name for path in tmp_path.iterdir()}
+        with pytest.raises(InputError, match="unknown method 'magic'"):
+            helper.write(str(tmp_path), "explicit", ["model", "reduce-magic"])
+        assert (tmp_path / "model.onnx").exists()
+    assert all(one._process.returncode is not None for one in helper._processes)

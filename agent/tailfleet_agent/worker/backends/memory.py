@@ -47,6 +47,18 @@ def told() -> Iterator[None]:
         raise OutOfMemory((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
 
 
+def free_bytes() -> float:
+    """What the kernel says is left to allocate; infinite where it does not say."""
+    try:
+        with open("/proc/meminfo") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024.0
+    except (OSError, ValueError, IndexError):
+        pass
+    return float("inf")
+
+
 class ResidentPeak:
     """The most that this process held in memory since :meth:`reset`, by Linux' own count (``VmHWM``).
 

@@ -1,12 +1,12 @@
-"""Writes a job's ONNX graphs, in a process of its own: the one that loads and times them must not import torch.
+"""Writes a job's ONNX graphs, in processes of their own: the one that loads and times them must not import torch.
 
 ::
 
-    standard input    WorkerOrder, then any number of {"folder": …, "attention": …, "names": […]}
+    standard input    WorkerOrder, then any number of {"folder": …, "attention": …, "names": […], "inputs": …}
     standard output   for each of those {"versions": {…}}, or the WorkerEvent of a failure
 
-Beside the graphs it writes ``images.npy`` and ``tokens.npy``, which they are timed with. Weights lie beside a graph in
-a file of their own. What the graphs compute is ``programs``', what they are called ``graphs``'.
+Beside the graphs it writes, if ``inputs``, ``images.npy`` and ``tokens.npy``, which they are timed with. Weights lie
+beside a graph in a file of their own. What the graphs compute is ``programs``', what they are called ``graphs``'.
 """
 
 import importlib
@@ -38,7 +38,7 @@ def serve(orders: IO[bytes], channel: IO[bytes]) -> None:
     exporter = Exporter(order.job, order.artifacts)
     for line in iter(orders.readline, b""):
         asked = json.loads(line.decode("utf-8"))
-        exporter.write(asked["folder"], asked["attention"], asked["names"])
+        exporter.write(asked["folder"], asked["attention"], asked["names"], asked["inputs"])
         channel.write(json.dumps({"versions": exporter.versions()}).encode("utf-8") + b"\n")
         channel.flush()
 
@@ -72,14 +72,16 @@ class Exporter:
             "timm": "timm {}".format(timm.__version__),
         }
 
-    def write(self, folder: str, attention: str, names: List[str]) -> None:
-        """Write the graphs ``names`` into ``folder``, each as NAME.onnx, attention ``fused`` or ``explicit``."""
+    def write(self, folder: str, attention: str, names: List[str], inputs: bool = True) -> None:
+        """Write the graphs ``names`` into ``folder``, each as NAME.onnx, attention ``fused`` or ``explicit``, and the
+        ``inputs`` that they are timed with."""
         programs = self._programs
         if not programs.lacks_fused():
             programs.use(attention)
         with torch.no_grad():
-            np.save(os.path.join(folder, "images.npy"), programs.images.float().numpy())
-            np.save(os.path.join(folder, "tokens.npy"), programs.tokens().float().numpy())
+            if inputs:
+                np.save(os.path.join(folder, "images.npy"), programs.images.float().numpy())
+                np.save(os.path.join(folder, "tokens.npy"), programs.tokens().float().numpy())
             for name in names:
                 self._write_one(os.path.join(folder, name + ".onnx"), name, graphs.OPSETS[attention])
 

@@ -1,4 +1,7 @@
-"""The process that exports a job's ONNX graphs, seen from the one that runs them; see ``onnx_export``."""
+"""The processes that export a job's ONNX graphs, seen from the one that runs them; see ``onnx_export``.
+
+An export keeps one core busy for seconds, so several work side by side where there are cores and memory for them.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ import sys
 from typing import Any, Dict, List, Type
 
 from tailfleet_agent.runner import worker_command
+from tailfleet_agent.worker.backends import memory
 from tailfleet_schema import codec
 from tailfleet_schema.errors import Blame, ConfigurationError, InputError, InternalError, LabError, TailfleetError
 from tailfleet_schema.job import Failure, Job
@@ -19,10 +23,51 @@ _ERRORS: Dict[Blame, Type[TailfleetError]] = {
 }
 
 
+MOST = 4
+"""Processes at once."""
+
+EACH = 4
+"""Graphs that one process exports at least: it takes seconds to start, as one graph does."""
+
+EACH_BYTES = 2 * 1024**3
+"""Of free memory: torch, a model and a graph of it take less."""
+
+
 class Helper:
-    """A context manager; leaving it ends the process, so that nothing runs beside what is timed afterwards."""
+    """A context manager; leaving it ends its processes, so that nothing runs beside what is timed afterwards."""
 
     def __init__(self, job: Job, artifacts: str) -> None:
+        self._order = codec.dumps(WorkerOrder(job, artifacts=artifacts))
+        self._processes = [_Process(self._order)]
+
+    def __enter__(self) -> "Helper":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.end()
+
+    def write(self, folder: str, attention: str, names: List[str]) -> Dict[str, str]:
+        """Write the graphs ``names`` into ``folder``; the versions of what made them. Raises what went wrong there."""
+        wanted = self._wanted(len(names))
+        self._processes += [_Process(self._order) for _ in range(wanted - len(self._processes))]
+        working = self._processes[:wanted]
+        for number, process in enumerate(working):
+            # The first has what they are timed with to write, too.
+            share = names[number::wanted]
+            process.ask({"folder": folder, "attention": attention, "names": share, "inputs": number == 0})
+        answers = [process.answer() for process in working]
+        return answers[0]
+
+    def _wanted(self, graphs: int) -> int:
+        """Processes that work on so many graphs."""
+        started = len(self._processes)
+        further = min(MOST, memory.free_bytes() // EACH_BYTES)
+        return int(max(1, min(MOST, len(os.sched_getaffinity(0)), graphs // EACH, started + further)))
+
+
+class _Process:
+    def __init__(self, order: str) -> None:
         # It exports on the CPU: a GPU's memory is the runtime's.
         environment = dict(os.environ, CUDA_VISIBLE_DEVICES="")
         self._process = subprocess.Popen(
@@ -31,12 +76,9 @@ class Helper:
             stdout=subprocess.PIPE,
             env=environment,
         )
-        self._say(codec.dumps(WorkerOrder(job, artifacts=artifacts)))
+        self._say(order)
 
-    def __enter__(self) -> "Helper":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 try:
@@ -46,9 +88,11 @@ class Helper:
         self._process.kill()
         self._process.wait()
 
-    def write(self, folder: str, attention: str, names: List[str]) -> Dict[str, str]:
-        """Write the graphs ``names`` into ``folder``; the versions of what made them. Raises what went wrong there."""
-        self._say(json.dumps({"folder": folder, "attention": attention, "names": names}))
+    def ask(self, wish: Dict[str, Any]) -> None:
+        self._say(json.dumps(wish))
+
+    def answer(self) -> Dict[str, str]:
+        """The versions; raises what went wrong."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:

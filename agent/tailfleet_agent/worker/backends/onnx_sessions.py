@@ -68,7 +68,7 @@ class Sessions:
         self._dtype = dtype
         self._folder = folder
         self._open: "OrderedDict[Tuple[Any, ...], Tuple[Any, int]]" = OrderedDict()
-        self._most_bytes = _free_bytes() * SHARE_OF_MEMORY
+        self._most_bytes = memory.free_bytes() * SHARE_OF_MEMORY
         self._threads_before = _threads()
         self._shared_pool = _share_one_pool()
         self.threads = 0
@@ -149,14 +149,3 @@ def _threads() -> int:
         return len(os.listdir("/proc/self/task"))
     except OSError:
         return 0
-
-
-def _free_bytes() -> float:
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024.0
-    except (OSError, ValueError, IndexError):
-        pass
-    return float("inf")

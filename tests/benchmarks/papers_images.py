@@ -15,20 +15,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import timm
+import torch
 from numpy.typing import NDArray
 from tests.benchmarks import mnist
 from tests.benchmarks.bench_prediction import results_of
+from tests.benchmarks.figure import ROOT
 
+import tailfleet_agent
+import tailfleet_reduce
+import tailfleet_schema
 from tailfleet_coordinator import bundled
 from tailfleet_coordinator.bundled import labelled
 from tailfleet_coordinator.plan import design
 from tailfleet_coordinator.plan.wholes import whole_schedules, whole_units
+from tailfleet_schema import codec
 from tailfleet_schema.curve import Judgement, Part, UnitResult
 from tailfleet_schema.job import Job, JobKind
 from tailfleet_schema.schedule import Schedule, dense
 from tailfleet_schema.workload import DatasetSpec, ModelSpec, Workload
 
 CORES = len(os.sched_getaffinity(0))
+
+KEPT = ROOT / "build" / "bench" / "profiles"
+"""A profile takes minutes, and several benchmarks need it."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,8 @@ def sources() -> list[tuple[ModelSpec, bytes, DatasetSpec, bytes]]:
 def profile(
     model: ModelSpec, dataset: DatasetSpec, methods: Sequence[str], artifacts: str, images: int | None
 ) -> list[UnitResult]:
-    """The accuracy profile of ``methods``, and of shortened inputs."""
+    """The accuracy profile of ``methods``, and of shortened inputs; one that was made before by the same code is taken
+    from ``KEPT``, as campaigns take stored ones."""
     # By method, as a campaign's tasks have it: what the dense model computes is computed once for each.
     drawn = [whole_schedules(model, method) for method in methods]
     shares = [
@@ -130,7 +141,21 @@ def profile(
         )
         for units, wholes in shares
     ]  # fmt: skip
-    return judged(jobs, artifacts)
+    kept = KEPT / f"{_address(jobs)}.json"
+    if kept.exists():
+        return codec.loads(list[UnitResult], kept.read_text())
+    results = judged(jobs, artifacts)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(codec.dumps(results))
+    return results
+
+
+def _address(jobs: Sequence[Job]) -> str:
+    """Of what results of ``jobs`` follow from: what they ask, and all that answers."""
+    packages = [Path(package.__file__).parent for package in (tailfleet_agent, tailfleet_reduce, tailfleet_schema)]
+    sources = [path.read_bytes() for package in packages for path in sorted(package.rglob("*.py"))]
+    told = [torch.__version__, timm.__version__, *map(codec.dumps, jobs)]
+    return hashlib.sha256(b"\0".join([*sources, *(one.encode() for one in told)])).hexdigest()
 
 
 def judged(jobs: Sequence[Job], artifacts: str) -> list[UnitResult]:

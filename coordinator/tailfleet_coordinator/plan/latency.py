@@ -92,12 +92,11 @@ class LatencyModel:
         for one in latest(verified):
             if one.schedule.method in self.overheads:
                 reducing_ns, behind_ns, _ = quiet._in_parts(self.costs.of(one.schedule))
-                excess_ns = one.share * dense_ns - quiet.predict(one.schedule).ns
-                seen.append(
-                    Residual(
-                        one.schedule.method, reducing_ns + behind_ns, excess_ns, one.half_share * dense_ns, dense_ns
-                    )
-                )
+                predicted = quiet.predict(one.schedule)
+                excess_ns, half_ns = one.share * dense_ns - predicted.ns, one.half_share * dense_ns
+                claimed_ns = float(np.hypot(predicted.doubt.fewer_ns, predicted.doubt.rest_ns))
+                affected_ns = reducing_ns + behind_ns
+                seen.append(Residual(one.schedule.method, affected_ns, excess_ns, half_ns, dense_ns, claimed_ns))
         return replace(self, corrections=corrections(seen, sorted(self.overheads)))
 
     @cached_property
@@ -173,7 +172,8 @@ class LatencyModel:
         terms.append((self.geometry.tokens, restoring_ns))
         whole = self.halves.whole
         rest_ns = self._rest_ns(schedule.method, blocks, restoring_ns)
-        doubt = replace(self._of_curve(schedule.method, blocks), rest_ns=rest_ns)
+        claimed = replace(self._of_curve(schedule.method, blocks), rest_ns=rest_ns)
+        doubt = self._taught(schedule.method, blocks, claimed)
         reducing = [(block.n, block.m) for block in blocks if block.m < block.n]
         counts = {*schedule.entering, *schedule.keep}
         extrapolated = any(not whole.covers(n) for n in counts) or any(
@@ -212,9 +212,18 @@ class LatencyModel:
             parts.append(
                 self.contexts[method].half_ns(reducing_ns, behind_ns) if method in self.contexts else unseen_ns
             )
-            if method in self.corrections:
-                parts.append(self.corrections[method].half_share * (reducing_ns + behind_ns))
         return float(np.linalg.norm(parts))
+
+    def _taught(self, method: str, blocks: Sequence[Block], claimed: Doubt) -> Doubt:
+        """What verified schedules left of what the parts claim, and what they are not sure of themselves. What is
+        shared with a dense model stays: it is no matter of blocks that reduce."""
+        correction = self.corrections.get(method)
+        if correction is None:
+            return claimed
+        reducing_ns, behind_ns, _ = self._in_parts(blocks)
+        own_ns = correction.half_share * (reducing_ns + behind_ns)
+        fewer_ns, rest_ns = correction.trusted * claimed.fewer_ns, correction.trusted * claimed.rest_ns
+        return replace(claimed, fewer_ns=fewer_ns, rest_ns=float(np.hypot(rest_ns, own_ns)))
 
     def _contexts(
         self, known: Mapping[tuple[Part, str], Sequence[Measured]], anchors: Iterable[Schedule]

@@ -4,8 +4,10 @@ A verification times schedules beside the dense model, so each tells the share o
 between that and a prediction from the parts of a later sweep is a residual: put down to the blocks that reduce and
 those behind them, as ``anchors`` puts down theirs, for a dense model is measured and needs no correction. Residuals of
 all methods have a part in common (the board's) and one of their own; both are shrunk towards none by what they are
-usually (a normal prior), so that few schedules correct little. What they scatter by beyond the error of their
-measurements no share explains: it widens the interval. Left to others: predictions (``latency``), and verifying.
+usually (a normal prior), so that few schedules correct little. What is left then of each schedule, as the others
+foretell it, is held against what the intervals of its parts claim: where it is less, they claimed too much, and shrink;
+what it scatters by beyond them no part explains, and widens the interval. Left to others: predictions (``latency``),
+and verifying.
 """
 
 from collections.abc import Sequence
@@ -23,6 +25,9 @@ LEAST_SCHEDULES = 3
 COMMON = 0.03
 OWN = 0.02
 """Standard deviations of the shares that are looked for, before anything is seen: the board's, and each method's."""
+
+CLAIMED = 4.0
+"""What the parts claim counts as so many schedules that were found to be off by just that."""
 
 LEAST_NOISE = 0.005
 """Of dense: no verification is trusted further, as states of a board differ from day to day."""
@@ -51,7 +56,10 @@ class Residual:
     excess_ns: float
     """By what it took longer than predicted."""
     half_ns: float
+    """Half of the interval of its measurement."""
     dense_ns: float
+    claimed_ns: float = 0.0
+    """Half of the interval of its prediction that counts below all are the cause of."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,9 @@ class Correction:
 
     share: float = 0.0
     half_share: float = 0.0
-    """Half of the interval of that, and of what no share explains."""
+    """Half of the interval of that, and of what neither share nor claim explains."""
+    trusted: float = 1.0
+    """What the claimed half of an interval is to be multiplied by; at most 1."""
 
 
 def latest(verified: Sequence[Verified]) -> list[Verified]:
@@ -84,12 +94,19 @@ def corrections(residuals: Sequence[Residual], methods: Sequence[str]) -> dict[s
     prior = COMMON**2 + OWN**2 * np.eye(len(names))
     shares, _ = _shrunk(rows, excess, noise, prior)
     # What is left then is more than the measurements' error wherever schedules differ in what no share holds.
-    left = excess - rows @ shares
     affected = rows.sum(axis=1)
-    scatter = float(np.sqrt(max(0.0, np.mean((left**2 - noise**2) / affected**2))))
-    shares, covariance = _shrunk(rows, excess, np.hypot(noise, scatter * affected), prior)
+    scatter = _beyond(excess - rows @ shares, noise, affected)
+    off = np.hypot(noise, scatter * affected)
+    shares, covariance = _shrunk(rows, excess, off, prior)
+    left = excess - rows @ shares
+    claimed = np.array([one.claimed_ns for one in residuals]) / _CENTRAL
+    foretold = left / (1.0 - np.einsum("ij,jk,ik->i", rows, covariance, rows) / off**2)
+    squares = foretold**2 / (claimed**2 + noise**2)
+    trusted = float(np.sqrt(min(1.0, (CLAIMED + squares.sum()) / (CLAIMED + len(squares)))))
+    scatter = _beyond(left, np.hypot(noise, trusted * claimed), affected)
+    halves = _CENTRAL * np.hypot(np.sqrt(np.diag(covariance)), scatter)
     return {
-        name: Correction(float(shares[place]), _CENTRAL * float(np.hypot(np.sqrt(covariance[place, place]), scatter)))
+        name: Correction(float(shares[place]), float(halves[place]), trusted)
         for place, name in enumerate(names)
         if name in methods
     }
@@ -103,3 +120,8 @@ def _shrunk(rows: _Floats, excess: _Floats, noise: _Floats, prior: _Floats) -> t
     scaled = rows / noise[:, None]
     covariance = np.asarray(np.linalg.inv(scaled.T @ scaled + np.linalg.inv(prior)), dtype=float)
     return covariance @ scaled.T @ (excess / noise), covariance
+
+
+def _beyond(left: _Floats, known: _Floats, affected: _Floats) -> float:
+    """The standard deviation, as a share of ``affected``, of what is ``left`` beyond ``known`` standard deviations."""
+    return float(np.sqrt(max(0.0, np.mean((left**2 - known**2) / affected**2))))

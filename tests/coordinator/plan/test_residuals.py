@@ -20,8 +20,8 @@ SEEN = [schedule([197] * k + [n] * (12 - k)) for k, n in ((2, 64), (4, 128), (6,
 UNSEEN = schedule([197] * 5 + [110] * 7)
 
 
-def residual(share, method="topk", affected=1e6, half=0.0):
-    return Residual(method, affected, share * affected, half, 1.2 * affected)
+def residual(share, method="topk", affected=1e6, half=0.0, claimed=0.0):
+    return Residual(method, affected, share * affected, half, 1.2 * affected, claimed * affected)
 
 
 def verified(board, schedules):
@@ -90,6 +90,47 @@ def test_what_no_share_explains_widens_the_interval():
     # And so few of such are believed less.
     few = corrections([residual(share) for share in (0.15, 0.05, -0.05)], ["topk"])["topk"]
     assert few.share < 0.9 * corrections([residual(0.05)] * 3, ["topk"])["topk"].share
+
+
+def scattered(count, deviation, claimed):
+    rng = np.random.default_rng(5)
+    return corrections([residual(0.05 + d, claimed=claimed) for d in deviation * rng.standard_normal(count)], ["topk"])[
+        "topk"
+    ]
+
+
+def test_parts_that_claimed_too_much_are_trusted_more_the_more_schedules_say_so():
+    few, many = scattered(4, 0.02, 0.2), scattered(40, 0.02, 0.2)
+    assert 0.3 < many.trusted < 0.5 < few.trusted < 0.9
+    assert many.half_share < 0.03
+
+
+def test_parts_that_claimed_what_is_seen_stay_and_what_is_seen_beyond_them_widens_the_interval():
+    right, short = scattered(40, 0.06, 0.12), scattered(40, 0.06, 0.03)
+    assert 0.7 < right.trusted <= 1.0
+    assert right.half_share < 0.06
+    assert short.trusted == 1.0
+    assert 0.09 < short.half_share < 0.15
+
+
+def test_what_one_schedule_is_off_by_is_held_against_what_the_others_foretell():
+    # A method's only schedule draws its share to itself, so that little seems to be left.
+    others = [residual(0.0, claimed=0.02)] * 4
+    assert corrections([*others, residual(0.1, "tome", claimed=0.02)], ["topk"])["topk"].trusted == 1.0
+
+
+def test_of_a_prediction_shrinks_what_fewer_tokens_are_the_cause_of_and_nothing_that_dense_shares(dearer, plain):
+    chosen = [*SEEN, schedule([197] * 4 + [120] * 4 + [60] * 4)]
+    # Off by more than they were measured to, and by less than the parts claim.
+    off = zip(verified(dearer, chosen), (0.006, -0.006, 0.006, -0.006, 0.006), strict=True)
+    taught = plain.corrected([Verified(one.schedule, one.share * (1 + by), 0.0001) for one, by in off])
+    before, after = plain.predict(UNSEEN).doubt, taught.predict(UNSEEN).doubt
+    correction, affected_ns = taught.corrections["topk"], sum(plain._in_parts(plain.costs.of(UNSEEN))[:2])
+    assert correction.trusted < 0.95
+    assert after.fewer_ns < before.fewer_ns * (correction.trusted + 0.1)
+    assert after.full_ns == pytest.approx(before.full_ns, rel=0.02)
+    own_ns = correction.half_share * affected_ns
+    assert after.rest_ns == pytest.approx(np.hypot(correction.trusted * before.rest_ns, own_ns), rel=0.02)
 
 
 def test_a_noisy_verification_weighs_little():

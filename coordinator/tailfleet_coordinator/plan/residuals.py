@@ -124,4 +124,4 @@ def _shrunk(rows: _Floats, excess: _Floats, noise: _Floats, prior: _Floats) -> t
 
 def _beyond(left: _Floats, known: _Floats, affected: _Floats) -> float:
     """The standard deviation, as a share of ``affected``, of what is ``left`` beyond ``known`` standard deviations."""
-    return float(np.sqrt(max(0.0, np.mean((left**2 - known**2) / affected**2))))
+    return float(np.sqrt(max(0.0, float(np.mean((left**2 - known**2) / affected**2)))))

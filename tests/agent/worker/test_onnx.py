@@ -1,6 +1,7 @@
 """ONNX Runtime's sessions, its helper process, and the one runtime in the measured process."""
 
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -183,15 +184,17 @@ def test_what_the_helper_cannot_do_is_said_as_its_own_sentence(make_job, tmp_pat
         (40, 8, 1024.0**3, 1),
     ],
 )
-def test_helpers_are_as_many_as_graphs_cores_and_memory_allow(
+def test_graphs_are_exported_by_as_many_processes_as_graphs_cores_and_memory_allow(
     make_job, monkeypatch, graphs, cores, free_bytes, expected
 ):
     from tailfleet_agent.worker.backends import memory, onnx_helper
 
     monkeypatch.setattr(onnx_helper.os, "sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.setattr(memory, "free_bytes", lambda: free_bytes)
-    with onnx_helper.Helper(make_job(backend="onnxruntime"), "") as helper:
-        assert helper._wanted(graphs) == expected
+    geometry = make_job().workload.model.geometry
+    assert onnx_helper.working_on(graphs, geometry, 1) == expected
+    huge = replace(geometry, depth=48, dim=2048, mlp_dim=8192)  # 2.4 billion weights
+    assert onnx_helper.working_on(graphs, huge, 1) == (expected if free_bytes == float("inf") else 1)
 
 
 def test_helpers_share_graphs_and_each_says_what_it_cannot_do(make_job, tmp_path, monkeypatch):

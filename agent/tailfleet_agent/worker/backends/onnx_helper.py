@@ -15,6 +15,7 @@ from tailfleet_schema import codec
 from tailfleet_schema.errors import Blame, ConfigurationError, InputError, InternalError, LabError, TailfleetError
 from tailfleet_schema.job import Failure, Job
 from tailfleet_schema.messages import WorkerOrder
+from tailfleet_schema.workload import Geometry
 
 _ERRORS: Dict[Blame, Type[TailfleetError]] = {
     Blame.AUTHOR: InputError,
@@ -30,7 +31,9 @@ EACH = 4
 """Graphs that one process exports at least: it takes seconds to start, as one graph does."""
 
 EACH_BYTES = 2 * 1024**3
-"""Of free memory: torch, a model and a graph of it take less."""
+FP32_BYTES = 4
+COPIES = 4
+"""Free memory that a process needs: for torch, and for so many copies of a model's blocks (the model, its graphs)."""
 
 
 class Helper:
@@ -38,6 +41,7 @@ class Helper:
 
     def __init__(self, job: Job, artifacts: str) -> None:
         self._order = codec.dumps(WorkerOrder(job, artifacts=artifacts))
+        self._geometry = job.workload.model.geometry
         self._processes = [_Process(self._order)]
 
     def __enter__(self) -> "Helper":
@@ -49,7 +53,7 @@ class Helper:
 
     def write(self, folder: str, attention: str, names: List[str]) -> Dict[str, str]:
         """Write the graphs ``names`` into ``folder``; the versions of what made them. Raises what went wrong there."""
-        wanted = self._wanted(len(names))
+        wanted = working_on(len(names), self._geometry, len(self._processes))
         self._processes += [_Process(self._order) for _ in range(wanted - len(self._processes))]
         working = self._processes[:wanted]
         for number, process in enumerate(working):
@@ -59,11 +63,13 @@ class Helper:
         answers = [process.answer() for process in working]
         return answers[0]
 
-    def _wanted(self, graphs: int) -> int:
-        """Processes that work on so many graphs."""
-        started = len(self._processes)
-        further = min(MOST, memory.free_bytes() // EACH_BYTES)
-        return int(max(1, min(MOST, len(os.sched_getaffinity(0)), graphs // EACH, started + further)))
+
+def working_on(graphs: int, geometry: Geometry, started: int) -> int:
+    """Processes that export so many graphs of a model side by side, ``started`` of which there are."""
+    weights = geometry.depth * geometry.dim * (4 * geometry.dim + 2 * geometry.mlp_dim)
+    each_bytes = EACH_BYTES + COPIES * FP32_BYTES * weights
+    further = min(MOST, memory.free_bytes() // each_bytes)
+    return int(max(1, min(MOST, len(os.sched_getaffinity(0)), graphs // EACH, started + further)))
 
 
 class _Process:

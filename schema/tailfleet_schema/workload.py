@@ -63,6 +63,11 @@ class Geometry:
         if self.dim % self.heads:
             raise InputError("{} is no multiple of {} heads".format(self.dim, self.heads), path="dim")
 
+    @property
+    def block_weights(self) -> int:
+        """Weights of all blocks, without biases and norms."""
+        return self.depth * (4 * self.dim**2 + 2 * self.dim * self.mlp_dim)
+
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 

@@ -143,14 +143,16 @@ def _of_method(
     best = float(times.min())
     rule = _rule(case, method, reading, mine, truth, drop) if method == "pomt" else None
     found = []
-    for limited, budgeted in (first, again):
-        took, later = _took(budgeted, truth), budgeted is again[1]
-        lost = None
+    for later, (limited, budgeted) in ((False, first), (True, again)):
+        took, lost = _took(budgeted, truth), None
         if budgeted.schedule is not None and took <= share and len(within):
             lost = truth.loss(budgeted.schedule) - float(within.min())
-        refused = limited.schedule is None, budgeted.schedule is None
-        found.append(Outcome(case, method, True, _took(limited, truth), refused[0], fastest, 1.0, None, rule, later))
-        found.append(Outcome(case, method, False, took, refused[1], best, share, lost, None, later))
+        found += [
+            Outcome(
+                case, method, True, _took(limited, truth), limited.schedule is None, fastest, 1.0, None, rule, later
+            ),
+            Outcome(case, method, False, took, budgeted.schedule is None, best, share, lost, None, later),
+        ]
     return found
 
 
@@ -178,21 +180,49 @@ def _rule(case: Case, method: str, reading: Reading, results: list[UnitResult], 
     return min((truth.schedule_ns(schedule) / truth.dense_ns for schedule in kept.values()), default=1.0)
 
 
+@dataclass(frozen=True)
+class Score:
+    """What first plans and second ones are both judged by, in percent but for the first and the last."""
+
+    made: int
+    """Recommended ones."""
+    slower: float
+    """Than dense."""
+    speedup: float
+    """Of the best feasible one's, where one is faster beyond the noise."""
+    refused: float
+    """Of those that could gain."""
+    over: float
+    """The budget by more than 1 %."""
+    lost: float
+    """Points beyond the least possible."""
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome]) -> "Score":
+        """Of plans of one kind."""
+        made = [one for one in outcomes if not one.refused]
+        return cls(
+            len(made),
+            100 * _mean([one.slower for one in made]),
+            100 * _mean([one.best / one.took for one in outcomes if one.limited and one.could]),
+            100 * _mean([one.refused for one in outcomes if one.could]),
+            100 * _mean([one.took > one.allowed * 1.01 for one in made if not one.limited]),
+            _mean([one.lost for one in outcomes if one.lost is not None]),
+        )
+
+
 def figures_of(outcomes: Sequence[Outcome]) -> list[Figure]:
     """What first plans are judged by, and what second ones are."""
     outcomes, later = ([one for one in outcomes if one.again is again] for again in (False, True))
+    first, second = Score.of(outcomes), Score.of(later)
     limited = [one for one in outcomes if one.limited]
-    budgeted = [one for one in outcomes if not one.limited]
     gains = [one for one in limited if one.could]
-    refused = [one for one in outcomes if one.refused]
-    made = [one for one in outcomes if not one.refused]
     ruled = [one for one in limited if one.rule is not None]
-    told = [one.lost for one in budgeted if one.lost is not None]
-    over = [one for one in budgeted if not one.refused and one.took > one.allowed * 1.01]
+    words = "planned again, knowing what was verified"
     return [
         Figure(
-            f"{len(made)} recommended of {len(outcomes)} plans, slower than dense in truth",
-            100 * _mean([one.slower for one in made]), "%", 0.0,
+            f"{first.made} recommended of {len(outcomes)} plans, slower than dense in truth",
+            first.slower, "%", 0.0,
         ),
         Figure(
             f"{len(limited)} plans with a limit of accuracy: true speed-up, of the best feasible one's",
@@ -200,20 +230,20 @@ def figures_of(outcomes: Sequence[Outcome]) -> list[Figure]:
         ),
         Figure(
             f"the same of the {len(gains)} where one is faster beyond the noise",
-            100 * _mean([one.best / one.took for one in gains]), "%", 95.0, "max",
+            first.speedup, "%", 95.0, "max",
         ),
         Figure(
             "the same, had nothing ever been pruned", 100 * _mean([one.best for one in gains]), "%"
         ),
         Figure(
-            f"{len(refused)} refusals: false ones, of all plans that could gain",
-            100 * _mean([one.refused for one in outcomes if one.could]), "%", 2.0,
+            f"{len(outcomes) - first.made} refusals: false ones, of all plans that could gain",
+            first.refused, "%", 2.0,
         ),
         Figure(
-            f"{len(budgeted)} plans with a latency budget: over it in truth by more than 1 %",
-            100 * len(over) / max(1, len([one for one in budgeted if not one.refused])), "%",
+            f"{len(outcomes) - len(limited)} plans with a latency budget: over it in truth by more than 1 %",
+            first.over, "%",
         ),
-        Figure("points lost beyond the least possible within the budget, mean", _mean(told), "points"),
+        Figure("points lost beyond the least possible within the budget, mean", first.lost, "points"),
         Figure(
             "latency saved over POMT's rule with its best α, mean",
             100 * _mean([1.0 - one.took / one.rule for one in ruled if one.rule is not None]), "%",
@@ -226,27 +256,11 @@ def figures_of(outcomes: Sequence[Outcome]) -> list[Figure]:
             "POMT's rule with its best α: true speed-up, of the best feasible one's",
             100 * _mean([one.best / one.rule for one in ruled if one.rule is not None]), "%",
         ),
-        *_again(later),
-    ]  # fmt: skip
-
-
-def _again(outcomes: Sequence[Outcome]) -> list[Figure]:
-    """Of second plans."""
-    made = [one for one in outcomes if not one.refused]
-    budgeted = [one for one in made if not one.limited]
-    speedups = [one.best / one.took for one in outcomes if one.limited and one.could]
-    told = [one.lost for one in budgeted if one.lost is not None]
-    over = [one for one in budgeted if one.took > one.allowed * 1.01]
-    words = "planned again, knowing what was verified"
-    return [
-        Figure(
-            f"{words}: {len(made)} recommended, slower than dense in truth",
-            100 * _mean([one.slower for one in made]), "%", 0.0,
-        ),
-        Figure(f"{words}: true speed-up, of the best feasible one's", 100 * _mean(speedups), "%"),
-        Figure(f"{words}: false refusals", 100 * _mean([one.refused for one in outcomes if one.could]), "%", 2.0),
-        Figure(f"{words}: over the budget in truth by more than 1 %", 100 * len(over) / max(1, len(budgeted)), "%"),
-        Figure(f"{words}: points lost beyond the least possible within the budget, mean", _mean(told), "points"),
+        Figure(f"{words}: {second.made} recommended, slower than dense in truth", second.slower, "%", 0.0),
+        Figure(f"{words}: true speed-up, of the best feasible one's", second.speedup, "%"),
+        Figure(f"{words}: false refusals", second.refused, "%", 2.0),
+        Figure(f"{words}: over the budget in truth by more than 1 %", second.over, "%"),
+        Figure(f"{words}: points lost beyond the least possible within the budget, mean", second.lost, "points"),
     ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ shares the memory), nothing here is reached: the supervisor sees a child killed 
 from contextlib import contextmanager
 from typing import Iterator, Optional
 
+from tailfleet_agent.probes import memory as probe
 from tailfleet_agent.worker.backends import OutOfMemory
 
 _SIGNS = (
@@ -49,14 +50,8 @@ def told() -> Iterator[None]:
 
 def free_bytes() -> float:
     """What the kernel says is left to allocate; infinite where it does not say."""
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024.0
-    except (OSError, ValueError, IndexError):
-        pass
-    return float("inf")
+    left = probe.read("/").available_bytes if probe.available("/") else None
+    return float("inf") if left is None else float(left)
 
 
 class ResidentPeak:

@@ -66,10 +66,9 @@ class Helper:
 
 def working_on(graphs: int, geometry: Geometry, started: int) -> int:
     """Processes that export so many graphs of a model side by side, ``started`` of which there are."""
-    weights = geometry.depth * geometry.dim * (4 * geometry.dim + 2 * geometry.mlp_dim)
-    each_bytes = EACH_BYTES + COPIES * FP32_BYTES * weights
-    further = min(MOST, memory.free_bytes() // each_bytes)
-    return int(max(1, min(MOST, len(os.sched_getaffinity(0)), graphs // EACH, started + further)))
+    each_bytes = EACH_BYTES + COPIES * FP32_BYTES * geometry.block_weights
+    further = memory.free_bytes() / each_bytes
+    return max(1, int(min(MOST, len(os.sched_getaffinity(0)), graphs // EACH, started + further)))
 
 
 class _Process:

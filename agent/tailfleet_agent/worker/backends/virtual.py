@@ -194,7 +194,7 @@ def memory_needed_bytes(board: Profile, geometry: Geometry, unit: Unit, batch: i
     widest = rows * max(5 * geometry.dim, 2 * geometry.dim + 2 * geometry.mlp_dim)
     if not board.fused_attention or unit.label in ("pomt", "zero-tprune"):
         widest = max(widest, rows * 5 * geometry.dim + 2 * batch * geometry.heads * unit.tokens**2)
-    return wave_model.ELEMENT_BYTES[dtype] * (_weights(geometry) + widest)
+    return wave_model.ELEMENT_BYTES[dtype] * (geometry.block_weights + widest)
 
 
 def _schedule_blocks_ns(board: Profile, geometry: Geometry, batch: int, dtype: str, schedule: Schedule) -> float:
@@ -226,13 +226,8 @@ def _restoring_ns(board: Profile, geometry: Geometry, batch: int, dtype: str, sc
 
 
 def _whole_ns(board: Profile, geometry: Geometry, batch: int, dtype: str, blocks_ns: float) -> float:
-    weights_ns = wave_model.bytes_ns(board, _weights(geometry) * wave_model.ELEMENT_BYTES[dtype])
+    weights_ns = wave_model.bytes_ns(board, geometry.block_weights * wave_model.ELEMENT_BYTES[dtype])
     return _fixed_ns(board, geometry, batch, dtype) + (1.0 + COLD_SHARE) * blocks_ns + COLD_WEIGHTS * weights_ns
-
-
-def _weights(geometry: Geometry) -> int:
-    """Weights of all blocks."""
-    return geometry.depth * (4 * geometry.dim**2 + 2 * geometry.dim * geometry.mlp_dim)
 
 
 @lru_cache(maxsize=4096)
